@@ -1,0 +1,230 @@
+//! One PostgreSQL server: its data folder, its configuration, its command.
+//!
+//! The owner's role and database are made while the server is off (`postgres --single`), so there is no moment at
+//! which it listens without them, and no administrator's password anywhere. The folder appears under its final name
+//! only when it is complete.
+
+use std::{
+    fs,
+    net::IpAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{Account, Error, Launch, PostgresPrograms, TlsFiles, account::hand_over, run};
+
+/// What one server is to be.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    /// The programs to run it with.
+    pub programs: PostgresPrograms,
+    /// The data folder; made by [`prepare`](Postgres::prepare). Its parent must exist and be reachable for `account`.
+    pub data: PathBuf,
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// TCP port to listen on.
+    pub port: u16,
+    /// Who runs it; see [`Account::unprivileged`].
+    pub account: Option<Account>,
+    /// Certificates; without them the server speaks plain TCP (tests only).
+    pub tls: Option<TlsFiles>,
+    /// Connections it accepts at most.
+    pub max_connections: u16,
+    /// Memory for shared buffers, in bytes.
+    pub shared_buffers: u64,
+    /// Whether a commit waits for the disk. Off only where the data may be lost, that is in tests.
+    pub durable: bool,
+}
+
+/// The one role and the one database of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// Name of the role that may log in.
+    pub role: &'a str,
+    /// Name of its database.
+    pub database: &'a str,
+    /// Its password.
+    pub password: &'a str,
+}
+
+impl Postgres {
+    /// Makes the data folder where it is missing, and writes the configuration anew. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// A program fails, a file cannot be written, or a name of the owner cannot be used in SQL.
+    pub fn prepare(&self, owner: Owner<'_>) -> Result<(), Error> {
+        plain_name("role", owner.role)?;
+        plain_name("database", owner.database)?;
+        if !self.data.join("PG_VERSION").is_file() {
+            self.create(owner)?;
+        }
+        self.write_configuration(owner)
+    }
+
+    /// The command that runs the server in the foreground. SIGINT is the signal for a fast, clean stop.
+    pub fn launch(&self) -> Launch {
+        Launch {
+            program: self.programs.program("postgres"),
+            args: vec!["-D".into(), self.data.clone().into()],
+            account: self.account,
+        }
+    }
+
+    /// The command that exits with 0 when the server accepts connections.
+    pub fn readiness_probe(&self) -> Launch {
+        Launch {
+            program: self.programs.program("pg_isready"),
+            args: vec![
+                "--quiet".into(),
+                "--timeout=2".into(),
+                "--dbname=postgres".into(),
+                format!("--host={}", self.host).into(),
+                format!("--port={}", self.port).into(),
+            ],
+            account: None,
+        }
+    }
+
+    fn create(&self, owner: Owner<'_>) -> Result<(), Error> {
+        let unfinished = self.data.with_extension("unfinished");
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished).map_err(Error::io("cannot remove", &unfinished))?;
+        }
+        fs::create_dir_all(&unfinished).map_err(Error::io("cannot create", &unfinished))?;
+        fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o700))
+            .map_err(Error::io("cannot close", &unfinished))?;
+        hand_over(&unfinished, self.account)?;
+        let mut initdb = self.as_account("initdb", &unfinished);
+        initdb.args(["--auth=reject", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums"]);
+        if !self.durable {
+            initdb.arg("--no-sync");
+        }
+        run(initdb.arg("--pgdata").arg(&unfinished), b"")?;
+        let mut single = self.as_account("postgres", &unfinished);
+        single.args(["--single", "-j", "-D"]).arg(&unfinished).arg("postgres");
+        let output = run(&mut single, owner_sql(owner).as_bytes())?;
+        // In single-user mode a failed statement is reported, but the program still ends well.
+        if let Some(error) = output.lines().find(|line| line.contains("ERROR:") || line.contains("FATAL:")) {
+            return Err(Error::Failed {
+                program: "postgres --single".into(),
+                status: "a statement failed".into(),
+                output: error.into(),
+            });
+        }
+        fs::rename(&unfinished, &self.data).map_err(Error::io("cannot rename", &unfinished))
+    }
+
+    fn as_account(&self, program: &str, folder: &Path) -> Command {
+        let mut command = Command::new(self.programs.program(program));
+        command.current_dir(folder).env("LC_ALL", "C.UTF-8");
+        if let Some(account) = self.account {
+            account.apply(&mut command);
+        }
+        command
+    }
+
+    fn write_configuration(&self, owner: Owner<'_>) -> Result<(), Error> {
+        let ssl = self.copy_certificates()?;
+        self.write("postgresql.conf", &self.configuration(ssl))?;
+        let kind = if ssl { "hostssl" } else { "host" };
+        self.write(
+            "pg_hba.conf",
+            &format!("{kind} \"{}\" \"{}\" all scram-sha-256\n", owner.database, owner.role),
+        )
+    }
+
+    /// PostgreSQL insists on owning its key, and the credentials belong to whoever runs the mesh: so it gets a copy.
+    fn copy_certificates(&self) -> Result<bool, Error> {
+        let Some(tls) = &self.tls else { return Ok(false) };
+        for (from, name) in [(&tls.cert, "tls-cert.pem"), (&tls.key, "tls-key.pem"), (&tls.ca, "mesh-ca.pem")] {
+            let content = fs::read_to_string(from).map_err(Error::io("cannot read", from))?;
+            self.write(name, &content)?;
+        }
+        Ok(true)
+    }
+
+    fn write(&self, name: &str, content: &str) -> Result<(), Error> {
+        let path = self.data.join(name);
+        let next = self.data.join(format!("{name}.next"));
+        fs::write(&next, "").map_err(Error::io("cannot write", &next))?;
+        fs::set_permissions(&next, fs::Permissions::from_mode(0o600)).map_err(Error::io("cannot close", &next))?;
+        fs::write(&next, content).map_err(Error::io("cannot write", &next))?;
+        hand_over(&next, self.account)?;
+        fs::rename(&next, &path).map_err(Error::io("cannot rename", &next))
+    }
+
+    fn configuration(&self, ssl: bool) -> String {
+        let on = |value: bool| if value { "on" } else { "off" };
+        let mut settings = vec![
+            ("listen_addresses", format!("'{}'", self.host)),
+            ("port", self.port.to_string()),
+            ("unix_socket_directories", "''".into()),
+            ("max_connections", self.max_connections.to_string()),
+            ("shared_buffers", format!("'{}kB'", (self.shared_buffers / 1024).max(128))),
+            ("fsync", on(self.durable).into()),
+            ("synchronous_commit", on(self.durable).into()),
+            ("full_page_writes", on(self.durable).into()),
+            ("password_encryption", "'scram-sha-256'".into()),
+            ("timezone", "'UTC'".into()),
+            ("log_timezone", "'UTC'".into()),
+            ("log_destination", "'stderr'".into()),
+            ("log_line_prefix", "'%m [%p] %q%u@%d '".into()),
+            ("jit", "off".into()),
+            ("tcp_keepalives_idle", "30".into()),
+            // Notices a client that is gone in the middle of a query, so that its locks do not outlive it.
+            ("client_connection_check_interval", "'10s'".into()),
+        ];
+        if ssl {
+            settings.extend([
+                ("ssl", "on".into()),
+                ("ssl_min_protocol_version", "'TLSv1.3'".into()),
+                ("ssl_cert_file", "'tls-cert.pem'".into()),
+                ("ssl_key_file", "'tls-key.pem'".into()),
+                ("ssl_ca_file", "'mesh-ca.pem'".into()),
+            ]);
+        }
+        let lines = settings.into_iter().map(|(name, value)| format!("{name} = {value}\n"));
+        ["# Written at every start; changes are lost.\n".to_owned()].into_iter().chain(lines).collect()
+    }
+}
+
+fn owner_sql(owner: Owner<'_>) -> String {
+    // With `-j`, single-user mode takes a statement up to a semicolon and an empty line.
+    format!(
+        "CREATE ROLE \"{role}\" LOGIN PASSWORD '{password}';\n\n\
+         CREATE DATABASE \"{database}\" OWNER \"{role}\";\n\n\
+         REVOKE CONNECT ON DATABASE \"postgres\" FROM PUBLIC;\n\n",
+        role = owner.role,
+        database = owner.database,
+        password = owner.password.replace('\'', "''"),
+    )
+}
+
+/// Names stand in SQL and in `pg_hba.conf`, between double quotes.
+fn plain_name(field: &'static str, value: &str) -> Result<(), Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if (1..=63).contains(&value.len()) && value.chars().all(plain) {
+        return Ok(());
+    }
+    Err(Error::Name { field, value: value.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_could_leave_its_quotes_is_refused() {
+        for bad in ["", "a\"b", "a b", "a;b", "a'b", "ä", &"x".repeat(64)] {
+            assert!(plain_name("role", bad).is_err(), "{bad:?}");
+        }
+        assert!(plain_name("role", "item-management").is_ok());
+    }
+
+    #[test]
+    fn a_quote_in_a_password_stays_inside_the_statement() {
+        let sql = owner_sql(Owner { role: "r", database: "d", password: "a'b" });
+        assert!(sql.contains("PASSWORD 'a''b'"));
+    }
+}
