@@ -51,7 +51,8 @@ impl Nats {
         fs::create_dir_all(&store).map_err(Error::io("cannot create", &store))?;
         let file = self.file();
         let next = file.with_extension("next");
-        fs::write(&next, format!("{:#}\n", self.configuration())).map_err(Error::io("cannot write", &next))?;
+        fs::write(&next, format!("{:#}\n", self.configuration()))
+            .map_err(Error::io("cannot write", &next))?;
         fs::rename(&next, &file).map_err(Error::io("cannot rename", &next))
     }
 
@@ -87,7 +88,9 @@ impl Nats {
                 "sync_interval": "always",
             },
         });
-        let Some(settings) = configuration.as_object_mut() else { return configuration };
+        let Some(settings) = configuration.as_object_mut() else {
+            return configuration;
+        };
         if let Some(tls) = &self.tls {
             settings.insert(
                 "tls".into(),
@@ -96,7 +99,10 @@ impl Nats {
         }
         if !self.users.is_empty() {
             let users: Vec<Value> = self.users.iter().map(User::entry).collect();
-            settings.insert("authorization".into(), json!({ "timeout": 5, "users": users }));
+            settings.insert(
+                "authorization".into(),
+                json!({ "timeout": 5, "users": users }),
+            );
         }
         configuration
     }

@@ -33,7 +33,7 @@ pub struct Postgres {
     pub max_connections: u16,
     /// Memory for shared buffers, in bytes.
     pub shared_buffers: u64,
-    /// Whether a commit waits for the disk. Off only where the data may be lost, that is in tests.
+    /// Whether a commit waits for the disk, and so outlives a power cut. Off in tests: there it outlives a kill only.
     pub durable: bool,
 }
 
@@ -96,23 +96,49 @@ impl Postgres {
             .map_err(Error::io("cannot close", &unfinished))?;
         hand_over(&unfinished, self.account)?;
         let mut initdb = self.as_account("initdb", &unfinished);
-        initdb.args(["--auth=reject", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums"]);
+        initdb.args([
+            "--auth=reject",
+            "--username=postgres",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--data-checksums",
+        ]);
         if !self.durable {
             initdb.arg("--no-sync");
         }
         run(initdb.arg("--pgdata").arg(&unfinished), b"")?;
-        let mut single = self.as_account("postgres", &unfinished);
-        single.args(["--single", "-j", "-D"]).arg(&unfinished).arg("postgres");
-        let output = run(&mut single, owner_sql(owner).as_bytes())?;
-        // In single-user mode a failed statement is reported, but the program still ends well.
-        if let Some(error) = output.lines().find(|line| line.contains("ERROR:") || line.contains("FATAL:")) {
-            return Err(Error::Failed {
-                program: "postgres --single".into(),
-                status: "a statement failed".into(),
-                output: error.into(),
-            });
-        }
+        self.execute_in(&unfinished, &owner_sql(owner))?;
         fs::rename(&unfinished, &self.data).map_err(Error::io("cannot rename", &unfinished))
+    }
+
+    /// Runs SQL as the administrator while the server is off (single-user mode). Each statement ends in `;` and an
+    /// empty line.
+    ///
+    /// # Errors
+    /// The server runs, or a statement fails; those before it stay done.
+    pub fn execute_offline(&self, sql: &str) -> Result<(), Error> {
+        self.execute_in(&self.data, sql)
+    }
+
+    fn execute_in(&self, folder: &Path, sql: &str) -> Result<(), Error> {
+        let mut single = self.as_account("postgres", folder);
+        single
+            .args(["--single", "-j", "-D"])
+            .arg(folder)
+            .arg("postgres");
+        let output = run(&mut single, sql.as_bytes())?;
+        // In single-user mode a failed statement is reported, but the program still ends well.
+        let Some(error) = output
+            .lines()
+            .find(|line| line.contains("ERROR:") || line.contains("FATAL:"))
+        else {
+            return Ok(());
+        };
+        Err(Error::Failed {
+            program: "postgres --single".into(),
+            status: "a statement failed".into(),
+            output: error.into(),
+        })
     }
 
     fn as_account(&self, program: &str, folder: &Path) -> Command {
@@ -130,14 +156,23 @@ impl Postgres {
         let kind = if ssl { "hostssl" } else { "host" };
         self.write(
             "pg_hba.conf",
-            &format!("{kind} \"{}\" \"{}\" all scram-sha-256\n", owner.database, owner.role),
+            &format!(
+                "{kind} \"{}\" \"{}\" all scram-sha-256\n",
+                owner.database, owner.role
+            ),
         )
     }
 
     /// PostgreSQL insists on owning its key, and the credentials belong to whoever runs the mesh: so it gets a copy.
     fn copy_certificates(&self) -> Result<bool, Error> {
-        let Some(tls) = &self.tls else { return Ok(false) };
-        for (from, name) in [(&tls.cert, "tls-cert.pem"), (&tls.key, "tls-key.pem"), (&tls.ca, "mesh-ca.pem")] {
+        let Some(tls) = &self.tls else {
+            return Ok(false);
+        };
+        for (from, name) in [
+            (&tls.cert, "tls-cert.pem"),
+            (&tls.key, "tls-key.pem"),
+            (&tls.ca, "mesh-ca.pem"),
+        ] {
             let content = fs::read_to_string(from).map_err(Error::io("cannot read", from))?;
             self.write(name, &content)?;
         }
@@ -148,7 +183,8 @@ impl Postgres {
         let path = self.data.join(name);
         let next = self.data.join(format!("{name}.next"));
         fs::write(&next, "").map_err(Error::io("cannot write", &next))?;
-        fs::set_permissions(&next, fs::Permissions::from_mode(0o600)).map_err(Error::io("cannot close", &next))?;
+        fs::set_permissions(&next, fs::Permissions::from_mode(0o600))
+            .map_err(Error::io("cannot close", &next))?;
         fs::write(&next, content).map_err(Error::io("cannot write", &next))?;
         hand_over(&next, self.account)?;
         fs::rename(&next, &path).map_err(Error::io("cannot rename", &next))
@@ -161,9 +197,12 @@ impl Postgres {
             ("port", self.port.to_string()),
             ("unix_socket_directories", "''".into()),
             ("max_connections", self.max_connections.to_string()),
-            ("shared_buffers", format!("'{}kB'", (self.shared_buffers / 1024).max(128))),
+            (
+                "shared_buffers",
+                format!("'{}kB'", (self.shared_buffers / 1024).max(128)),
+            ),
             ("fsync", on(self.durable).into()),
-            ("synchronous_commit", on(self.durable).into()),
+            ("synchronous_commit", "on".into()),
             ("full_page_writes", on(self.durable).into()),
             ("password_encryption", "'scram-sha-256'".into()),
             ("timezone", "'UTC'".into()),
@@ -184,8 +223,13 @@ impl Postgres {
                 ("ssl_ca_file", "'mesh-ca.pem'".into()),
             ]);
         }
-        let lines = settings.into_iter().map(|(name, value)| format!("{name} = {value}\n"));
-        ["# Written at every start; changes are lost.\n".to_owned()].into_iter().chain(lines).collect()
+        let lines = settings
+            .into_iter()
+            .map(|(name, value)| format!("{name} = {value}\n"));
+        ["# Written at every start; changes are lost.\n".to_owned()]
+            .into_iter()
+            .chain(lines)
+            .collect()
     }
 }
 
@@ -207,7 +251,10 @@ fn plain_name(field: &'static str, value: &str) -> Result<(), Error> {
     if (1..=63).contains(&value.len()) && value.chars().all(plain) {
         return Ok(());
     }
-    Err(Error::Name { field, value: value.to_owned() })
+    Err(Error::Name {
+        field,
+        value: value.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -224,7 +271,11 @@ mod tests {
 
     #[test]
     fn a_quote_in_a_password_stays_inside_the_statement() {
-        let sql = owner_sql(Owner { role: "r", database: "d", password: "a'b" });
+        let sql = owner_sql(Owner {
+            role: "r",
+            database: "d",
+            password: "a'b",
+        });
         assert!(sql.contains("PASSWORD 'a''b'"));
     }
 }

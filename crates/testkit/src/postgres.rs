@@ -1,0 +1,199 @@
+//! A PostgreSQL server for one test.
+
+use std::{
+    fs,
+    net::IpAddr,
+    os::unix::fs::PermissionsExt,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use servers::{Account, PostgresPrograms, postgres::Owner};
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio_postgres::NoTls;
+
+use crate::{eventually, process::Process, random_loopback};
+
+const PORT: u16 = 5432;
+const PASSWORD: &str = "only-for-this-test";
+const ROLE: &str = "tester";
+
+/// A PostgreSQL server in a folder of its own, without TLS; what is committed outlives a kill, though not a power cut.
+#[derive(Debug)]
+pub struct Postgres {
+    host: IpAddr,
+    process: Process,
+    databases: AtomicU32,
+    _folder: TempDir,
+}
+
+/// A database in a test's server.
+#[derive(Debug, Clone)]
+pub struct TestDatabase {
+    /// `postgresql://role@host:port/database`, without the password.
+    pub url: String,
+    /// The password of the role in `url`.
+    pub password: String,
+}
+
+impl TestDatabase {
+    /// A connection of its own, past the code under test.
+    ///
+    /// # Panics
+    /// The server does not let it in.
+    pub async fn client(&self) -> tokio_postgres::Client {
+        let mut config: tokio_postgres::Config = self.url.parse().expect("the URL is ours");
+        let (client, connection) = config
+            .password(&self.password)
+            .connect(NoTls)
+            .await
+            .expect("cannot connect");
+        tokio::spawn(connection);
+        client
+    }
+}
+
+impl Postgres {
+    /// Starts one and waits until it accepts connections.
+    ///
+    /// # Panics
+    /// There is no PostgreSQL on this machine, or it does not start.
+    pub async fn start() -> Self {
+        let programs = PostgresPrograms::find().expect("cannot test without PostgreSQL");
+        let folder = tempfile::Builder::new()
+            .prefix("berth-pg-")
+            .tempdir()
+            .expect("cannot make a temporary folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))
+            .expect("cannot open the folder");
+        loop {
+            let host = IpAddr::from(random_loopback());
+            let server = servers::postgres::Postgres {
+                programs: programs.clone(),
+                data: folder.path().join("data"),
+                host,
+                port: PORT,
+                account: Account::unprivileged(),
+                tls: None,
+                max_connections: 60,
+                shared_buffers: 16 << 20,
+                durable: false,
+            };
+            prepare(&server).expect("cannot prepare PostgreSQL");
+            let mut process = Process::new(server.launch(), &folder.path().join("log"));
+            process.start();
+            if ready(&server, &mut process).await {
+                return Self {
+                    host,
+                    process,
+                    databases: AtomicU32::new(0),
+                    _folder: folder,
+                };
+            }
+        }
+    }
+
+    /// A new, empty database; `name` becomes part of its name.
+    ///
+    /// # Panics
+    /// It cannot be created.
+    pub async fn database(&self, name: &str) -> TestDatabase {
+        let number = self.databases.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{name}-{number}");
+        let first = self.handle("first").client().await;
+        first
+            .batch_execute(&format!("CREATE DATABASE \"{name}\""))
+            .await
+            .expect("cannot create a database");
+        self.handle(&name)
+    }
+
+    fn handle(&self, database: &str) -> TestDatabase {
+        TestDatabase {
+            url: format!("postgresql://{ROLE}@{}:{PORT}/{database}", self.host),
+            password: PASSWORD.into(),
+        }
+    }
+
+    /// Ends it as a power cut of the process would (SIGKILL to the postmaster; its children follow).
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on the same address with the same data, and waits until it accepts connections.
+    ///
+    /// # Panics
+    /// It does not start within 30 seconds.
+    pub async fn restart(&mut self) {
+        self.kill();
+        eventually("PostgreSQL to accept connections again", async || {
+            // Children of a killed postmaster need a moment to go; until then a new one refuses the folder.
+            if self.process.ended() {
+                self.process.kill();
+                self.process.start();
+            }
+            let mut config: tokio_postgres::Config = self.handle("first").url.parse().ok()?;
+            config
+                .password(PASSWORD)
+                .connect(NoTls)
+                .await
+                .ok()
+                .map(drop)
+        })
+        .await;
+    }
+}
+
+/// Makes the data folder, with a role that may do everything: tests make databases freely and cut connections.
+fn prepare(server: &servers::postgres::Postgres) -> Result<(), servers::Error> {
+    server.prepare(Owner {
+        role: ROLE,
+        database: "first",
+        password: PASSWORD,
+    })?;
+    server.execute_offline(&format!("ALTER ROLE {ROLE} SUPERUSER;\n\n"))?;
+    let rule = format!("host all {ROLE} all scram-sha-256\n");
+    fs::write(server.data.join("pg_hba.conf"), rule).expect("cannot write pg_hba.conf");
+    Ok(())
+}
+
+async fn ready(server: &servers::postgres::Postgres, process: &mut Process) -> bool {
+    let probe = server.readiness_probe();
+    eventually("PostgreSQL to accept connections", async || {
+        if process.ended() {
+            return Some(false);
+        }
+        let status = Command::new(&probe.program)
+            .args(&probe.args)
+            .status()
+            .await
+            .ok()?;
+        status.success().then_some(true)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_survives_being_killed() {
+        let mut postgres = Postgres::start().await;
+        let database = postgres.database("kept").await;
+        let client = database.client().await;
+        client
+            .batch_execute("CREATE TABLE t AS SELECT 7 AS n")
+            .await
+            .unwrap();
+        postgres.restart().await;
+        let n: i32 = database
+            .client()
+            .await
+            .query_one("SELECT n FROM t", &[])
+            .await
+            .unwrap()
+            .get(0);
+        assert_eq!(n, 7);
+    }
+}
