@@ -32,19 +32,12 @@ impl Caller {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("cannot build a client");
-        Self {
-            client,
-            base,
-            token,
-        }
+        Self { client, base, token }
     }
 
     /// The same client with another access token.
     pub fn with_token(&self, token: &str) -> Self {
-        Self {
-            token: Some(token.to_owned()),
-            ..self.clone()
-        }
+        Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
     /// The access token, when there is one.
@@ -73,12 +66,7 @@ impl Caller {
 
     /// POST of JSON under an idempotency key.
     pub async fn post_once(&self, path: &str, key: &str, body: &Value) -> Answer {
-        Answer::of(
-            self.request(Method::POST, path)
-                .header("idempotency-key", key)
-                .json(body),
-        )
-        .await
+        Answer::of(self.request(Method::POST, path).header("idempotency-key", key).json(body)).await
     }
 }
 
@@ -97,31 +85,18 @@ impl Answer {
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.bytes().await?;
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Ok(Self {
-            status,
-            headers,
-            body,
-        })
+        Ok(Self { status, headers, body })
     }
 
     /// The same answer, when its status is `status`.
     pub fn expect(self, status: u16) -> Self {
-        assert_eq!(
-            self.status.as_u16(),
-            status,
-            "{:#}\n{:?}",
-            self.body,
-            self.headers
-        );
+        assert_eq!(self.status.as_u16(), status, "{:#}\n{:?}", self.body, self.headers);
         self
     }
 
     /// A header field as text.
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
     /// A text field of the body, by JSON pointer.

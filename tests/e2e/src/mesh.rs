@@ -56,16 +56,11 @@ impl Mesh {
 
     /// A folder with the shop's declaration, changed; nothing runs yet.
     pub fn declare(change: impl FnOnce(&mut toml::Table)) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("berth-e2e-")
-            .tempdir()
-            .expect("cannot make a temporary folder");
-        let text =
-            std::fs::read_to_string(repository().join("mesh.toml")).expect("cannot read mesh.toml");
+        let folder = tempfile::Builder::new().prefix("berth-e2e-").tempdir().expect("cannot make a temporary folder");
+        let text = std::fs::read_to_string(repository().join("mesh.toml")).expect("cannot read mesh.toml");
         let mut declaration: toml::Table = text.parse().expect("mesh.toml is no TOML");
         change(&mut declaration);
-        std::fs::write(folder.path().join("mesh.toml"), declaration.to_string())
-            .expect("cannot write mesh.toml");
+        std::fs::write(folder.path().join("mesh.toml"), declaration.to_string()).expect("cannot write mesh.toml");
         Self { folder }
     }
 
@@ -82,10 +77,7 @@ impl Mesh {
     /// Runs the CLI on this mesh.
     pub fn berth(&self, args: &[&str]) -> Output {
         let mut command = Command::new(program("berth"));
-        command
-            .arg("--mesh")
-            .arg(self.folder().join("mesh.toml"))
-            .args(args);
+        command.arg("--mesh").arg(self.folder().join("mesh.toml")).args(args);
         command.output().expect("cannot run berth")
     }
 
@@ -105,74 +97,48 @@ impl Mesh {
 
     /// What `berth status --json` says of every unit.
     pub fn units(&self) -> Vec<Unit> {
-        let status: Value =
-            serde_json::from_str(&self.expect(&["status", "--json"])).expect("status is no JSON");
-        let units = status
-            .get("units")
-            .and_then(Value::as_array)
-            .expect("status lists no units");
+        let status: Value = serde_json::from_str(&self.expect(&["status", "--json"])).expect("status is no JSON");
+        let units = status.get("units").and_then(Value::as_array).expect("status lists no units");
         units.iter().map(Unit::read).collect()
     }
 
     /// The unit of this name.
     pub fn unit(&self, name: &str) -> Unit {
         let units = self.units();
-        units
-            .iter()
-            .find(|unit| unit.name == name)
-            .cloned()
-            .unwrap_or_else(|| panic!("no unit {name} in {units:?}"))
+        units.iter().find(|unit| unit.name == name).cloned().unwrap_or_else(|| panic!("no unit {name} in {units:?}"))
     }
 
     /// Sends a signal to the unit's process, and returns the process it was sent to.
     pub fn signal(&self, name: &str, signal: Signal) -> i32 {
-        let pid = self
-            .unit(name)
-            .pid
-            .unwrap_or_else(|| panic!("{name} does not run"));
+        let pid = self.unit(name).pid.unwrap_or_else(|| panic!("{name} does not run"));
         kill(Pid::from_raw(pid), signal).expect("cannot signal");
         pid
     }
 
     /// Waits until the unit serves again with another process than `old`.
     pub async fn healed(&self, name: &str, old: i32) {
-        eventually_within(
-            HEALS_WITHIN,
-            &format!("{name} to be ready again"),
-            async || {
-                let unit = self.unit(name);
-                (unit.state == "ready" && unit.pid != Some(old)).then_some(())
-            },
-        )
+        eventually_within(HEALS_WITHIN, &format!("{name} to be ready again"), async || {
+            let unit = self.unit(name);
+            (unit.state == "ready" && unit.pid != Some(old)).then_some(())
+        })
         .await;
     }
 
     /// The public base URL, for example `https://localhost:8443`.
     pub fn public_url(&self) -> String {
-        let status: Value =
-            serde_json::from_str(&self.expect(&["status", "--json"])).expect("status is no JSON");
-        status
-            .get("public_url")
-            .and_then(Value::as_str)
-            .expect("status names no public_url")
-            .to_owned()
+        let status: Value = serde_json::from_str(&self.expect(&["status", "--json"])).expect("status is no JSON");
+        status.get("public_url").and_then(Value::as_str).expect("status names no public_url").to_owned()
     }
 
     /// Somebody without a token.
     pub fn anonymous(&self) -> Caller {
-        let pem = std::fs::read(self.folder().join(".berth/ca.pem"))
-            .expect("cannot read the public authority");
-        Caller::new(
-            self.public_url(),
-            Certificate::from_pem(&pem).expect("the authority is no certificate"),
-            None,
-        )
+        let pem = std::fs::read(self.folder().join(".berth/ca.pem")).expect("cannot read the public authority");
+        Caller::new(self.public_url(), Certificate::from_pem(&pem).expect("the authority is no certificate"), None)
     }
 
     /// A demo user, logged in.
     pub fn user(&self, name: &str) -> Caller {
-        self.anonymous()
-            .with_token(self.expect(&["token", "--user", name]).trim())
+        self.anonymous().with_token(self.expect(&["token", "--user", name]).trim())
     }
 
     /// The end of every log, for the message of a test that fails.
@@ -184,10 +150,7 @@ impl Mesh {
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
             let log = std::fs::read_to_string(&path).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            let end = lines
-                .get(lines.len().saturating_sub(15)..)
-                .unwrap_or_default()
-                .join("\n");
+            let end = lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n");
             text.push_str(&format!("--- {}\n{end}\n", path.display()));
         }
         text
@@ -205,24 +168,12 @@ impl Drop for Mesh {
 
 impl Unit {
     fn read(value: &Value) -> Self {
-        let text = |field: &str| {
-            value
-                .get(field)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
+        let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         Self {
             name: text("name"),
             state: text("state"),
-            pid: value
-                .get("pid")
-                .and_then(Value::as_i64)
-                .and_then(|pid| i32::try_from(pid).ok()),
-            restarts: value
-                .get("restarts")
-                .and_then(Value::as_u64)
-                .unwrap_or_default(),
+            pid: value.get("pid").and_then(Value::as_i64).and_then(|pid| i32::try_from(pid).ok()),
+            restarts: value.get("restarts").and_then(Value::as_u64).unwrap_or_default(),
             address: text("address"),
         }
     }
@@ -231,16 +182,9 @@ impl Unit {
 /// A program of this workspace, beside the test that runs.
 pub(crate) fn program(name: &str) -> PathBuf {
     let test = env::current_exe().expect("a test has a path");
-    let folder = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("a test lies in target/<profile>/deps");
+    let folder = test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps");
     let program = folder.join(name);
-    assert!(
-        program.is_file(),
-        "{} is missing: cargo build --release --workspace",
-        program.display()
-    );
+    assert!(program.is_file(), "{} is missing: cargo build --release --workspace", program.display());
     program
 }
 

@@ -36,21 +36,13 @@ impl Shop {
         let item = json!({
             "sku": sku, "name": "A chair", "price": { "amount": 1999, "currency": "EUR" }, "stock_on_hand": stock,
         });
-        self.carol
-            .post("/items", &item)
-            .await
-            .expect(201)
-            .text("/id")
-            .to_owned()
+        self.carol.post("/items", &item).await.expect(201).text("/id").to_owned()
     }
 
     /// On hand and reserved, in pieces.
     pub async fn stock(&self, item: &str) -> (i64, i64) {
         let answer = self.carol.get(&format!("/items/{item}")).await.expect(200);
-        (
-            answer.number("/stock_on_hand"),
-            answer.number("/stock_reserved"),
-        )
+        (answer.number("/stock_on_hand"), answer.number("/stock_reserved"))
     }
 
     /// The body of an order for one item.
@@ -63,17 +55,9 @@ impl Shop {
         let request = self
             .alice
             .request(Method::POST, "/documents")
-            .header(
-                "idempotency-key",
-                format!("{:032x}", rand::random::<u128>()),
-            )
+            .header("idempotency-key", format!("{:032x}", rand::random::<u128>()))
             .json(&Self::order_of(item, quantity));
-        Answer::of(if wait == 0 {
-            request
-        } else {
-            request.header("prefer", format!("wait={wait}"))
-        })
-        .await
+        Answer::of(if wait == 0 { request } else { request.header("prefer", format!("wait={wait}")) }).await
     }
 
     /// Waits until a document is in this state.
@@ -87,10 +71,9 @@ impl Shop {
 
     /// Waits until so much of an item is on hand and so much reserved.
     pub async fn stock_becomes(&self, item: &str, stock: (i64, i64)) {
-        eventually(
-            &format!("the stock of {item} to be {stock:?}"),
-            async || (self.stock(item).await == stock).then_some(()),
-        )
+        eventually(&format!("the stock of {item} to be {stock:?}"), async || {
+            (self.stock(item).await == stock).then_some(())
+        })
         .await;
     }
 }

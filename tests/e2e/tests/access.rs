@@ -1,4 +1,5 @@
 //! Nobody is trusted for where they stand: through the gateway, past it, and from inside the mesh.
+#![allow(clippy::unwrap_used, reason = "in a test")]
 
 use e2e::{Answer, Mesh, Shop};
 use reqwest::{Certificate, Client, Identity, Method};
@@ -20,32 +21,12 @@ async fn without_a_valid_token_nothing_is_reached(mesh: &Mesh, shop: &Shop) {
     let (head, signature) = good.rsplit_once('.').unwrap();
     let broken = format!("{head}.{}", signature.chars().rev().collect::<String>());
     let long = "x".repeat(9_000);
-    for token in [
-        None,
-        Some("nonsense"),
-        Some(broken.as_str()),
-        Some("a.b.c"),
-        Some(long.as_str()),
-    ] {
+    for token in [None, Some("nonsense"), Some(broken.as_str()), Some("a.b.c"), Some(long.as_str())] {
         let caller = token.map_or(nobody.clone(), |token| nobody.with_token(token));
-        for (method, path) in [
-            (Method::GET, "/items"),
-            (Method::POST, "/documents"),
-            (Method::GET, "/documents"),
-        ] {
+        for (method, path) in [(Method::GET, "/items"), (Method::POST, "/documents"), (Method::GET, "/documents")] {
             let answer = Answer::of(caller.request(method, path)).await;
-            assert_eq!(
-                answer.status,
-                401,
-                "{path} {:?}: {:#}",
-                token.map(str::len),
-                answer.body
-            );
-            assert!(
-                answer.header("www-authenticate").starts_with("Bearer"),
-                "{:?}",
-                answer.headers
-            );
+            assert_eq!(answer.status, 401, "{path} {:?}: {:#}", token.map(str::len), answer.body);
+            assert!(answer.header("www-authenticate").starts_with("Bearer"), "{:?}", answer.headers);
         }
     }
     shop.mallory.get("/items").await.expect(403);
@@ -67,20 +48,9 @@ async fn claims_in_headers_are_not_believed(shop: &Shop) {
 }
 
 async fn internal_paths_are_not_routed(shop: &Shop) {
-    for path in [
-        "/internal/quotes",
-        "//internal/quotes",
-        "/items/%2F..%2Finternal/quotes",
-        "/livez",
-        "/metrics",
-    ] {
+    for path in ["/internal/quotes", "//internal/quotes", "/items/%2F..%2Finternal/quotes", "/livez", "/metrics"] {
         let answer = shop.carol.post(path, &json!({ "lines": [] })).await;
-        assert!(
-            [400, 404].contains(&answer.status.as_u16()),
-            "{path}: {} {:#}",
-            answer.status,
-            answer.body
-        );
+        assert!([400, 404].contains(&answer.status.as_u16()), "{path}: {} {:#}", answer.status, answer.body);
     }
 }
 
@@ -88,51 +58,24 @@ async fn a_service_is_not_reached_past_the_gateway(mesh: &Mesh, shop: &Shop) {
     let address = mesh.unit("item-management-1").address;
     let url = format!("https://{address}/items");
     let credentials = |service: &str, file: &str| {
-        std::fs::read(
-            mesh.folder()
-                .join(".berth/credentials")
-                .join(service)
-                .join(file),
-        )
-        .unwrap()
+        std::fs::read(mesh.folder().join(".berth/credentials").join(service).join(file)).unwrap()
     };
     let client = |identity: Option<Identity>| {
         let builder = Client::builder()
-            .tls_certs_only([
-                Certificate::from_pem(&credentials("gateway", "mesh-ca.pem")).unwrap(),
-            ])
+            .tls_certs_only([Certificate::from_pem(&credentials("gateway", "mesh-ca.pem")).unwrap()])
             .tls_danger_accept_invalid_hostnames(true);
-        identity
-            .into_iter()
-            .fold(builder, |builder, identity| builder.identity(identity))
-            .build()
-            .unwrap()
+        identity.into_iter().fold(builder, |builder, identity| builder.identity(identity)).build().unwrap()
     };
-    let stranger = client(None)
-        .get(&url)
-        .bearer_auth(shop.carol.token().unwrap())
-        .send()
-        .await;
-    assert!(
-        stranger.is_err(),
-        "a client without a certificate got an answer: {stranger:?}"
-    );
+    let stranger = client(None).get(&url).bearer_auth(shop.carol.token().unwrap()).send().await;
+    assert!(stranger.is_err(), "a client without a certificate got an answer: {stranger:?}");
 
     // A member of the mesh is let in, and still has to say on whose behalf it comes.
-    let pem = [
-        credentials("identity", "tls-cert.pem"),
-        credentials("identity", "tls-key.pem"),
-    ]
-    .concat();
+    let pem = [credentials("identity", "tls-cert.pem"), credentials("identity", "tls-key.pem")].concat();
     let member = client(Some(Identity::from_pem(&pem).unwrap()));
     assert_eq!(member.get(&url).send().await.unwrap().status(), 401);
-    let borrowed = member
-        .get(&url)
-        .header("txn-token", shop.carol.token().unwrap())
-        .bearer_auth(shop.carol.token().unwrap());
+    let borrowed =
+        member.get(&url).header("txn-token", shop.carol.token().unwrap()).bearer_auth(shop.carol.token().unwrap());
     assert_eq!(borrowed.send().await.unwrap().status(), 401);
-    let quotes = member
-        .post(format!("https://{address}/internal/quotes"))
-        .json(&json!({ "lines": [] }));
+    let quotes = member.post(format!("https://{address}/internal/quotes")).json(&json!({ "lines": [] }));
     assert_eq!(quotes.send().await.unwrap().status(), 401);
 }

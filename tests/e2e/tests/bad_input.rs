@@ -1,4 +1,5 @@
 //! Whatever comes in, the answer is a 4xx problem that names the field; nothing is written, nothing falls over.
+#![allow(clippy::indexing_slicing, reason = "in a test")]
 
 use std::time::Duration;
 
@@ -14,15 +15,9 @@ async fn bad_input_is_answered_with_a_problem_and_changes_nothing() {
     let mesh = Mesh::up().await;
     let shop = Shop::open(&mesh);
     let item = shop.item(5).await;
-    let before = (
-        count(&shop, "/items").await,
-        count(&shop, "/documents").await,
-    );
+    let before = (count(&shop, "/items").await, count(&shop, "/documents").await);
     for (method, path, body, status, named) in rows(&item) {
-        let request = shop
-            .carol
-            .request(method.clone(), &path.replace("ITEM", &item))
-            .body(body.clone());
+        let request = shop.carol.request(method.clone(), &path.replace("ITEM", &item)).body(body.clone());
         let request = request
             .header("content-type", "application/json")
             .header("idempotency-key", "bad-input")
@@ -35,29 +30,13 @@ async fn bad_input_is_answered_with_a_problem_and_changes_nothing() {
             answer.body
         );
         assert_eq!(answer.status.as_u16(), status, "{shown}");
-        assert_eq!(
-            answer.header("content-type"),
-            "application/problem+json",
-            "{shown}"
-        );
-        assert!(
-            answer.text("/type").starts_with("urn:berth:problem:"),
-            "{shown}"
-        );
-        assert!(
-            answer.body.to_string().contains(named),
-            "{named:?} is not named: {shown}"
-        );
+        assert_eq!(answer.header("content-type"), "application/problem+json", "{shown}");
+        assert!(answer.text("/type").starts_with("urn:berth:problem:"), "{shown}");
+        assert!(answer.body.to_string().contains(named), "{named:?} is not named: {shown}");
     }
     a_huge_body_is_refused(&shop).await;
     a_body_that_never_ends_is_cut_off(&shop).await;
-    assert_eq!(
-        (
-            count(&shop, "/items").await,
-            count(&shop, "/documents").await
-        ),
-        before
-    );
+    assert_eq!((count(&shop, "/items").await, count(&shop, "/documents").await), before);
     assert_eq!(shop.stock(&item).await, (5, 0));
     for unit in mesh.units() {
         assert_eq!(unit.restarts, 0, "{unit:?}");
@@ -66,13 +45,13 @@ async fn bad_input_is_answered_with_a_problem_and_changes_nothing() {
 
 fn rows(item: &str) -> Vec<Row> {
     let new = |field: &str, value: Value| {
-        let mut body = json!({ "sku": "S-1", "name": "A chair", "price": { "amount": 1, "currency": "EUR" }, "stock_on_hand": 1 });
+        let mut body =
+            json!({ "sku": "S-1", "name": "A chair", "price": { "amount": 1, "currency": "EUR" }, "stock_on_hand": 1 });
         body[field] = value;
         body.to_string()
     };
-    let order = |quantity: Value| {
-        json!({ "kind": "order", "lines": [{ "item_id": item, "quantity": quantity }] }).to_string()
-    };
+    let order =
+        |quantity: Value| json!({ "kind": "order", "lines": [{ "item_id": item, "quantity": quantity }] }).to_string();
     let items = |body: String, status, named| (Method::POST, "/items", body, status, named);
     let documents = |body: String, status, named| (Method::POST, "/documents", body, status, named);
     vec![
@@ -88,105 +67,35 @@ fn rows(item: &str) -> Vec<Row> {
         items(new("stock_on_hand", json!(-1)), 422, "/stock_on_hand"),
         items(new("stock_on_hand", json!(1e300)), 422, "/stock_on_hand"),
         items(new("stock_on_hand", json!(u64::MAX)), 422, "/stock_on_hand"),
-        items(
-            new("price", json!({ "amount": 1.5, "currency": "EUR" })),
-            422,
-            "/price/amount",
-        ),
-        items(
-            new("price", json!({ "amount": -1, "currency": "EUR" })),
-            422,
-            "/price/amount",
-        ),
-        items(
-            new("price", json!({ "amount": 1, "currency": "euro" })),
-            422,
-            "/price/currency",
-        ),
+        items(new("price", json!({ "amount": 1.5, "currency": "EUR" })), 422, "/price/amount"),
+        items(new("price", json!({ "amount": -1, "currency": "EUR" })), 422, "/price/amount"),
+        items(new("price", json!({ "amount": 1, "currency": "euro" })), 422, "/price/currency"),
         items("[".repeat(10_000), 400, ""),
         (Method::GET, "/items?limit=0", String::new(), 400, "limit"),
-        (
-            Method::GET,
-            "/items?limit=many",
-            String::new(),
-            400,
-            "limit",
-        ),
-        (
-            Method::GET,
-            "/items?cursor=!!",
-            String::new(),
-            400,
-            "cursor",
-        ),
-        (
-            Method::GET,
-            "/items?colour=red",
-            String::new(),
-            400,
-            "colour",
-        ),
+        (Method::GET, "/items?limit=many", String::new(), 400, "limit"),
+        (Method::GET, "/items?cursor=!!", String::new(), 400, "cursor"),
+        (Method::GET, "/items?colour=red", String::new(), 400, "colour"),
         (Method::GET, "/items/not-a-uuid", String::new(), 400, "uuid"),
-        (
-            Method::GET,
-            "/items/00000000-0000-7000-8000-000000000000",
-            String::new(),
-            404,
-            "",
-        ),
+        (Method::GET, "/items/00000000-0000-7000-8000-000000000000", String::new(), 404, ""),
         (Method::PUT, "/items/ITEM", "{}".into(), 405, ""),
-        (
-            Method::PATCH,
-            "/items/ITEM",
-            json!({ "price": null }).to_string(),
-            422,
-            "price",
-        ),
+        (Method::PATCH, "/items/ITEM", json!({ "price": null }).to_string(), 422, "price"),
         (Method::GET, "/nowhere", String::new(), 404, ""),
         (Method::GET, "/items/ITEM/nowhere", String::new(), 404, ""),
         documents(order(json!(0)), 422, "/lines/0/quantity"),
         documents(order(json!(-3)), 422, "/lines/0/quantity"),
         documents(order(json!("3")), 422, "/lines/0/quantity"),
         documents(order(json!(i64::MAX)), 422, "/lines/0"),
-        documents(
-            json!({ "kind": "order", "lines": [] }).to_string(),
-            422,
-            "/lines",
-        ),
-        documents(
-            json!({ "kind": "invoice", "lines": [] }).to_string(),
-            422,
-            "/kind",
-        ),
-        documents(
-            order(json!(1)).replace(item, "00000000-0000-7000-8000-000000000000"),
-            422,
-            "/lines/0/item_id",
-        ),
-        (
-            Method::GET,
-            "/documents?kind=poem",
-            String::new(),
-            400,
-            "kind",
-        ),
-        (
-            Method::POST,
-            "/documents/00000000-0000-7000-8000-000000000000/cancel",
-            "{}".into(),
-            404,
-            "",
-        ),
+        documents(json!({ "kind": "order", "lines": [] }).to_string(), 422, "/lines"),
+        documents(json!({ "kind": "invoice", "lines": [] }).to_string(), 422, "/kind"),
+        documents(order(json!(1)).replace(item, "00000000-0000-7000-8000-000000000000"), 422, "/lines/0/item_id"),
+        (Method::GET, "/documents?kind=poem", String::new(), 400, "kind"),
+        (Method::POST, "/documents/00000000-0000-7000-8000-000000000000/cancel", "{}".into(), 404, ""),
     ]
 }
 
 async fn a_huge_body_is_refused(shop: &Shop) {
     let body = format!("{{\"name\":\"{}\"}}", "x".repeat(3 << 20));
-    let request = shop
-        .carol
-        .request(Method::POST, "/items")
-        .header("content-type", "application/json")
-        .body(body);
+    let request = shop.carol.request(Method::POST, "/items").header("content-type", "application/json").body(body);
     // The server may close before it has read all; then there is no answer to look at.
     if let Ok(answer) = Answer::try_of(request).await {
         answer.expect(413);
@@ -204,23 +113,11 @@ async fn a_body_that_never_ends_is_cut_off(shop: &Shop) {
         .header("content-type", "application/json")
         .body(Body::wrap_stream(drip));
     if let Ok(answer) = Answer::try_of(request).await {
-        assert!(
-            [408, 504].contains(&answer.status.as_u16()),
-            "{} {:#}",
-            answer.status,
-            answer.body
-        );
+        assert!([408, 504].contains(&answer.status.as_u16()), "{} {:#}", answer.status, answer.body);
     }
 }
 
 async fn count(shop: &Shop, path: &str) -> usize {
-    let list = shop
-        .carol
-        .get(&format!("{path}?limit=100"))
-        .await
-        .expect(200);
-    list.body
-        .pointer("/items")
-        .and_then(Value::as_array)
-        .map_or(0, Vec::len)
+    let list = shop.carol.get(&format!("{path}?limit=100")).await.expect(200);
+    list.body.pointer("/items").and_then(Value::as_array).map_or(0, Vec::len)
 }

@@ -1,4 +1,5 @@
 //! Everything is killed, one process after the other; the mesh heals by itself and loses nothing.
+#![allow(clippy::unwrap_used, reason = "in a test")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,16 +20,11 @@ async fn every_process_that_is_killed_comes_back_and_orders_go_on() {
     for unit in mesh.units().into_iter().filter(|unit| unit.pid.is_some()) {
         let old = mesh.signal(&unit.name, Signal::SIGKILL);
         mesh.healed(&unit.name, old).await;
-        testkit::eventually(
-            &format!("an order after {} was killed", unit.name),
-            async || {
-                let answer = shop.order(&item, 1, 20).await;
-                left -= i64::from(
-                    answer.status == StatusCode::CREATED || answer.status == StatusCode::ACCEPTED,
-                );
-                (answer.status == StatusCode::CREATED).then_some(())
-            },
-        )
+        testkit::eventually(&format!("an order after {} was killed", unit.name), async || {
+            let answer = shop.order(&item, 1, 20).await;
+            left -= i64::from(answer.status == StatusCode::CREATED || answer.status == StatusCode::ACCEPTED);
+            (answer.status == StatusCode::CREATED).then_some(())
+        })
         .await;
         shop.stock_becomes(&item, (left, 0)).await;
     }
@@ -49,11 +45,7 @@ async fn killing_one_of_two_instances_under_load_loses_only_what_was_in_flight_o
                 start.wait().await;
                 let mut answers = Vec::new();
                 while Instant::now() < end {
-                    answers.push(
-                        Answer::try_of(alice.request(Method::GET, &path))
-                            .await
-                            .map(|answer| answer.status),
-                    );
+                    answers.push(Answer::try_of(alice.request(Method::GET, &path)).await.map(|answer| answer.status));
                 }
                 answers
             })
@@ -66,17 +58,9 @@ async fn killing_one_of_two_instances_under_load_loses_only_what_was_in_flight_o
     for client in clients {
         answers.extend(client.await.unwrap());
     }
-    let failed: Vec<_> = answers
-        .iter()
-        .filter(|answer| !matches!(answer, Ok(StatusCode::OK)))
-        .collect();
+    let failed: Vec<_> = answers.iter().filter(|answer| !matches!(answer, Ok(StatusCode::OK))).collect();
     // A read may be sent again, so not even those in flight are lost.
-    assert!(
-        failed.is_empty(),
-        "{} of {} failed: {failed:?}",
-        failed.len(),
-        answers.len()
-    );
+    assert!(failed.is_empty(), "{} of {} failed: {failed:?}", failed.len(), answers.len());
     mesh.healed("item-management-1", old).await;
 }
 
@@ -85,10 +69,7 @@ async fn a_service_without_its_database_says_so_and_recovers_without_a_restart()
     let mesh = Mesh::up().await;
     let shop = Shop::open(&mesh);
     let item = shop.item(5).await;
-    let before = (
-        mesh.unit("item-management-1"),
-        mesh.unit("item-management-2"),
-    );
+    let before = (mesh.unit("item-management-1"), mesh.unit("item-management-2"));
     mesh.signal("item-management-db", Signal::SIGSTOP);
     let away = testkit::eventually("503 while the database stands still", async || {
         let answer = shop.carol.get(&format!("/items/{item}")).await;
@@ -102,10 +83,7 @@ async fn a_service_without_its_database_says_so_and_recovers_without_a_restart()
         (shop.carol.get(&format!("/items/{item}")).await.status == StatusCode::OK).then_some(())
     })
     .await;
-    let after = (
-        mesh.unit("item-management-1"),
-        mesh.unit("item-management-2"),
-    );
+    let after = (mesh.unit("item-management-1"), mesh.unit("item-management-2"));
     assert_eq!((before.0.pid, before.1.pid), (after.0.pid, after.1.pid));
 }
 
@@ -118,10 +96,6 @@ async fn orders_wait_for_the_broker_and_are_confirmed_when_it_is_back() {
     let order = shop.order(&item, 2, 0).await.expect(202);
     assert_eq!(shop.stock(&item).await, (5, 0));
     mesh.signal("nats", Signal::SIGCONT);
-    shop.reaches(
-        order.header("location").trim_start_matches("/documents/"),
-        "CONFIRMED",
-    )
-    .await;
+    shop.reaches(order.header("location").trim_start_matches("/documents/"), "CONFIRMED").await;
     shop.stock_becomes(&item, (3, 0)).await;
 }

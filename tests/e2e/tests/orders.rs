@@ -1,4 +1,5 @@
 //! The order transaction and the documents that follow it, through the gateway, as users see them.
+#![allow(clippy::unwrap_used, reason = "in a test")]
 
 use e2e::{Answer, Mesh, Shop};
 use reqwest::Method;
@@ -37,12 +38,7 @@ async fn an_order_for_more_than_there_is_changes_nothing(shop: &Shop) {
         { "item_id": plenty, "quantity": 5 }, { "item_id": scarce, "quantity": 2 },
     ]});
     let request = shop.alice.request(Method::POST, "/documents").json(&order);
-    let refused = Answer::of(
-        request
-            .header("idempotency-key", "more-than-there-is")
-            .header("prefer", "wait=20"),
-    )
-    .await;
+    let refused = Answer::of(request.header("idempotency-key", "more-than-there-is").header("prefer", "wait=20")).await;
     refused.expect(409);
     assert_eq!(shop.stock(&plenty).await, (100, 0));
     assert_eq!(shop.stock(&scarce).await, (1, 0));
@@ -51,47 +47,25 @@ async fn an_order_for_more_than_there_is_changes_nothing(shop: &Shop) {
 async fn the_same_key_orders_once(shop: &Shop) {
     let item = shop.item(10).await;
     let order = Shop::order_of(&item, 1);
-    let first = shop
-        .alice
-        .post_once("/documents", "one-key", &order)
-        .await
-        .expect(202);
+    let first = shop.alice.post_once("/documents", "one-key", &order).await.expect(202);
     let second = shop.alice.post_once("/documents", "one-key", &order).await;
     assert_eq!(first.header("location"), second.header("location"));
-    let other = shop
-        .alice
-        .post_once("/documents", "one-key", &Shop::order_of(&item, 2))
-        .await;
+    let other = shop.alice.post_once("/documents", "one-key", &Shop::order_of(&item, 2)).await;
     assert_eq!(other.status, 422, "{:#}", other.body);
     shop.stock_becomes(&item, (9, 0)).await;
 }
 
 async fn invoice_and_credit_note_give_stock_back(shop: &Shop) {
     let item = shop.item(10).await;
-    let order = shop
-        .order(&item, 4, 20)
-        .await
-        .expect(201)
-        .text("/id")
-        .to_owned();
-    let invoice = shop
-        .carol
-        .post(&format!("/documents/{order}/invoice"), &json!({}))
-        .await
-        .expect(201);
+    let order = shop.order(&item, 4, 20).await.expect(201).text("/id").to_owned();
+    let invoice = shop.carol.post(&format!("/documents/{order}/invoice"), &json!({})).await.expect(201);
     let invoice = invoice.text("/id").to_owned();
-    shop.carol
-        .post(&format!("/documents/{order}/invoice"), &json!({}))
-        .await
-        .expect(409);
+    shop.carol.post(&format!("/documents/{order}/invoice"), &json!({})).await.expect(409);
     shop.stock_becomes(&item, (6, 0)).await;
 
     let credit = |quantity: i64| json!({ "lines": [{ "item_id": item, "quantity": quantity }] });
     let path = format!("/documents/{invoice}/credit-notes");
-    shop.carol
-        .post_once(&path, "credit-1", &credit(3))
-        .await
-        .expect(201);
+    shop.carol.post_once(&path, "credit-1", &credit(3)).await.expect(201);
     shop.stock_becomes(&item, (9, 0)).await;
     let too_much = shop.carol.post_once(&path, "credit-2", &credit(2)).await;
     assert!(too_much.status.is_client_error(), "{:#}", too_much.body);
@@ -100,12 +74,7 @@ async fn invoice_and_credit_note_give_stock_back(shop: &Shop) {
 
 async fn a_customer_sees_only_her_own(shop: &Shop) {
     let item = shop.item(10).await;
-    let order = shop
-        .order(&item, 1, 20)
-        .await
-        .expect(201)
-        .text("/id")
-        .to_owned();
+    let order = shop.order(&item, 1, 20).await.expect(201).text("/id").to_owned();
     let path = format!("/documents/{order}");
     shop.alice.get(&path).await.expect(200);
     shop.carol.get(&path).await.expect(200);
