@@ -17,6 +17,7 @@ const client = (client_id) => ({
   grant_types: ['client_credentials'],
   redirect_uris: [],
   response_types: [],
+  id_token_signed_response_alg: 'ES256',
 });
 
 const provider = new Provider(issuer, {
