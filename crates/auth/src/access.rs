@@ -93,24 +93,12 @@ pub struct Verifier {
 impl Verifier {
     /// A verifier that trusts these issuers. Nothing is fetched yet: see [`Verifier::refresh`] and [`Verifier::run`].
     #[must_use]
-    pub fn new(
-        issuers: impl IntoIterator<Item = (Issuer, Box<dyn JwksSource>)>,
-        clock: Clock,
-    ) -> Self {
+    pub fn new(issuers: impl IntoIterator<Item = (Issuer, Box<dyn JwksSource>)>, clock: Clock) -> Self {
         let trusted = issuers
             .into_iter()
-            .map(|(issuer, source)| Trusted {
-                issuer,
-                source,
-                keys: ArcSwapOption::empty(),
-                fetched: Mutex::new(None),
-            })
+            .map(|(issuer, source)| Trusted { issuer, source, keys: ArcSwapOption::empty(), fetched: Mutex::new(None) })
             .collect();
-        Self {
-            trusted,
-            verified: Verified::new(),
-            clock,
-        }
+        Self { trusted, verified: Verified::new(), clock }
     }
 
     /// Verifies one token. Costs a hash and a look-up when it was verified before.
@@ -133,11 +121,8 @@ impl Verifier {
             Some(_) => return Err(TokenError::InvalidClaim("iss")),
             None => return Err(TokenError::MissingClaim("iss")),
         };
-        let trusted = self
-            .trusted
-            .iter()
-            .find(|trusted| trusted.issuer.issuer == *issuer)
-            .ok_or(TokenError::UnknownIssuer)?;
+        let trusted =
+            self.trusted.iter().find(|trusted| trusted.issuer.issuer == *issuer).ok_or(TokenError::UnknownIssuer)?;
         token.expect(trusted.issuer.types.accepted(), &trusted.issuer.algorithms)?;
         let keys = self.keys_for(trusted, &token).await?;
         let claims = Claims(token.verify(&keys)?);
@@ -149,13 +134,8 @@ impl Verifier {
     }
 
     /// The issuer's keys, fetched once more when none of them fits the token.
-    async fn keys_for(
-        &self,
-        trusted: &Trusted,
-        token: &Unverified<'_>,
-    ) -> Result<Arc<KeySet>, TokenError> {
-        let fits =
-            |keys: &Option<Arc<KeySet>>| keys.as_ref().is_some_and(|keys| token.has_key_in(keys));
+    async fn keys_for(&self, trusted: &Trusted, token: &Unverified<'_>) -> Result<Arc<KeySet>, TokenError> {
+        let fits = |keys: &Option<Arc<KeySet>>| keys.as_ref().is_some_and(|keys| token.has_key_in(keys));
         let mut keys = trusted.keys.load_full();
         if !fits(&keys) {
             let mut fetched = trusted.fetched.lock().await;
@@ -194,10 +174,7 @@ impl Verifier {
             let mut fetched = trusted.fetched.lock().await;
             let outcome = self.fetch(trusted).await;
             *fetched = Some(Instant::now());
-            outcome.map_err(|source| RefreshError {
-                issuer: trusted.issuer.issuer.clone(),
-                source,
-            })
+            outcome.map_err(|source| RefreshError { issuer: trusted.issuer.issuer.clone(), source })
         }));
         outcomes.await.into_iter().collect()
     }
@@ -205,9 +182,7 @@ impl Verifier {
     /// Whether the keys of every issuer were fetched at least once.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.trusted
-            .iter()
-            .all(|trusted| trusted.keys.load().is_some())
+        self.trusted.iter().all(|trusted| trusted.keys.load().is_some())
     }
 
     /// Keeps the keys fresh until `stop`: fetches them at once and then every `period`; sooner, with backoff and jitter,
@@ -254,9 +229,7 @@ fn principal(claims: &Claims, roles_claim: &str) -> Result<Principal, TokenError
     };
     let roles = if roles_claim.starts_with('/') {
         // Borrowed as a whole value only here: nested role claims are rare.
-        Value::Object(claims.0.clone())
-            .pointer(roles_claim)
-            .cloned()
+        Value::Object(claims.0.clone()).pointer(roles_claim).cloned()
     } else {
         claims.0.get(roles_claim).cloned()
     };

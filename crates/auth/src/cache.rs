@@ -30,9 +30,7 @@ pub(crate) struct Verified<V> {
 
 impl<V: Clone> Verified<V> {
     pub(crate) fn new() -> Self {
-        Self {
-            entries: Cache::new(CAPACITY),
-        }
+        Self { entries: Cache::new(CAPACITY) }
     }
 
     pub(crate) fn get(&self, token: &TokenHash, now: Timestamp) -> Option<V> {
@@ -69,11 +67,7 @@ mod tests {
         cache.insert(key, 7, at(100));
         assert_eq!(cache.get(&key, at(99)), Some(7));
         assert_eq!(cache.get(&key, at(100)), None);
-        assert_eq!(
-            cache.get(&key, at(99)),
-            None,
-            "an expired entry is dropped, not kept"
-        );
+        assert_eq!(cache.get(&key, at(99)), None, "an expired entry is dropped, not kept");
     }
 
     #[test]

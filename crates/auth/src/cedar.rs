@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use berth_http::problem::{self, Problem};
 use cedar_policy::{
-    Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
-    RestrictedExpression, Schema, SchemaFragment, ValidationMode, Validator,
+    Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request, RestrictedExpression,
+    Schema, SchemaFragment, ValidationMode, Validator,
 };
 use serde_json::{Value, json};
 use tls::SpiffeId;
@@ -35,11 +35,7 @@ impl Resource {
     /// A resource without attributes.
     #[must_use]
     pub fn new(kind: &'static str, id: impl Into<String>) -> Self {
-        Self {
-            kind,
-            id: id.into(),
-            attributes: json!({}),
-        }
+        Self { kind, id: id.into(), attributes: json!({}) }
     }
 
     /// The same with these attributes.
@@ -106,15 +102,13 @@ impl Authorizer {
     /// When either does not parse, or a policy could go wrong on a request the schema allows. A warning counts: a policy
     /// that can never apply is a mistake.
     pub fn new(policies: &str, schema: &str) -> Result<Self, PolicyError> {
-        let fragment = SchemaFragment::from_cedarschema_str(schema)
-            .map_err(|error| PolicyError::Schema(error.to_string()))?
-            .0;
+        let fragment =
+            SchemaFragment::from_cedarschema_str(schema).map_err(|error| PolicyError::Schema(error.to_string()))?.0;
         let declared = declared_attributes(&fragment)?;
-        let schema = Schema::from_schema_fragments([fragment])
-            .map_err(|error| PolicyError::Schema(error.to_string()))?;
-        let policies: PolicySet = policies
-            .parse()
-            .map_err(|error: cedar_policy::ParseErrors| PolicyError::Policies(error.to_string()))?;
+        let schema =
+            Schema::from_schema_fragments([fragment]).map_err(|error| PolicyError::Schema(error.to_string()))?;
+        let policies: PolicySet =
+            policies.parse().map_err(|error: cedar_policy::ParseErrors| PolicyError::Policies(error.to_string()))?;
         let outcome = Validator::new(schema.clone()).validate(&policies, ValidationMode::Strict);
         let complaints: Vec<String> = outcome
             .validation_errors()
@@ -124,12 +118,7 @@ impl Authorizer {
         if !complaints.is_empty() {
             return Err(PolicyError::Validation(complaints.join("; ")));
         }
-        Ok(Self {
-            policies,
-            schema,
-            declared,
-            decider: cedar_policy::Authorizer::new(),
-        })
+        Ok(Self { policies, schema, declared, decider: cedar_policy::Authorizer::new() })
     }
 
     /// Whether `principal` may do `action` to `resource`.
@@ -137,15 +126,8 @@ impl Authorizer {
     /// # Errors
     /// [`Denied`] when no policy permits it, one forbids it, or the request does not fit the schema. Every denial is logged
     /// with the policies behind it.
-    pub fn authorize(
-        &self,
-        principal: &Principal,
-        action: &str,
-        resource: &Resource,
-    ) -> Result<(), Denied> {
-        let denied = || Denied {
-            action: action.to_owned(),
-        };
+    pub fn authorize(&self, principal: &Principal, action: &str, resource: &Resource) -> Result<(), Denied> {
+        let denied = || Denied { action: action.to_owned() };
         let (request, entities) = self.request(principal, action, resource).map_err(|error| {
             tracing::warn!(
                 principal = principal.subject, action, kind = resource.kind, resource = resource.id, %error,
@@ -153,26 +135,16 @@ impl Authorizer {
             );
             denied()
         })?;
-        let answer = self
-            .decider
-            .is_authorized(&request, &self.policies, &entities);
+        let answer = self.decider.is_authorized(&request, &self.policies, &entities);
         if answer.decision() == Decision::Allow {
             return Ok(());
         }
         let policies: Vec<&str> = answer
             .diagnostics()
             .reason()
-            .map(|id| {
-                self.policies
-                    .annotation(id, "id")
-                    .unwrap_or_else(|| id.as_ref())
-            })
+            .map(|id| self.policies.annotation(id, "id").unwrap_or_else(|| id.as_ref()))
             .collect();
-        let errors: Vec<String> = answer
-            .diagnostics()
-            .errors()
-            .map(ToString::to_string)
-            .collect();
+        let errors: Vec<String> = answer.diagnostics().errors().map(ToString::to_string).collect();
         tracing::warn!(
             principal = principal.subject,
             roles = ?principal.roles,
@@ -209,15 +181,8 @@ impl Authorizer {
             Some(&self.schema),
         )?;
         // A principal may act upon itself; an entity must not stand in the store twice.
-        let entities = if principal.uid() == resource.uid() {
-            vec![resource]
-        } else {
-            vec![principal, resource]
-        };
-        Ok((
-            request,
-            Entities::from_entities(entities, Some(&self.schema))?,
-        ))
+        let entities = if principal.uid() == resource.uid() { vec![resource] } else { vec![principal, resource] };
+        Ok((request, Entities::from_entities(entities, Some(&self.schema))?))
     }
 
     fn principal(&self, principal: &Principal) -> Result<Entity, Box<dyn std::error::Error>> {
@@ -231,20 +196,14 @@ impl Authorizer {
         let Some(declared) = self.declared.get(kind) else {
             return Ok(Entity::with_uid(uid));
         };
-        let actors: BTreeSet<String> = principal
-            .actors
-            .iter()
-            .map(|actor| name_of(actor).unwrap_or_else(|_| actor.clone()))
-            .collect();
-        let attributes: HashMap<String, RestrictedExpression> = [
-            ("roles", &principal.roles),
-            ("scopes", &principal.scopes),
-            ("actors", &actors),
-        ]
-        .into_iter()
-        .filter(|(name, _)| declared.contains(*name))
-        .map(|(name, values)| (name.to_owned(), set_of_strings(values)))
-        .collect();
+        let actors: BTreeSet<String> =
+            principal.actors.iter().map(|actor| name_of(actor).unwrap_or_else(|_| actor.clone())).collect();
+        let attributes: HashMap<String, RestrictedExpression> =
+            [("roles", &principal.roles), ("scopes", &principal.scopes), ("actors", &actors)]
+                .into_iter()
+                .filter(|(name, _)| declared.contains(*name))
+                .map(|(name, values)| (name.to_owned(), set_of_strings(values)))
+                .collect();
         Ok(Entity::new(uid, attributes, HashSet::new())?)
     }
 }
@@ -260,13 +219,8 @@ fn set_of_strings(values: &BTreeSet<String>) -> RestrictedExpression {
 
 /// Which attributes each entity type declares, read from the schema's JSON form. Services declare everything in the empty
 /// namespace.
-fn declared_attributes(
-    fragment: &SchemaFragment,
-) -> Result<BTreeMap<String, BTreeSet<String>>, PolicyError> {
-    let schema = fragment
-        .clone()
-        .to_json_value()
-        .map_err(|error| PolicyError::Schema(error.to_string()))?;
+fn declared_attributes(fragment: &SchemaFragment) -> Result<BTreeMap<String, BTreeSet<String>>, PolicyError> {
+    let schema = fragment.clone().to_json_value().map_err(|error| PolicyError::Schema(error.to_string()))?;
     let types = schema.pointer("//entityTypes").and_then(Value::as_object);
     let attributes = |declaration: &Value| {
         declaration
@@ -275,9 +229,5 @@ fn declared_attributes(
             .map(|attributes| attributes.keys().cloned().collect())
             .unwrap_or_default()
     };
-    Ok(types
-        .into_iter()
-        .flatten()
-        .map(|(name, declaration)| (name.clone(), attributes(declaration)))
-        .collect())
+    Ok(types.into_iter().flatten().map(|(name, declaration)| (name.clone(), attributes(declaration))).collect())
 }

@@ -21,9 +21,7 @@ impl Claims {
     pub(crate) fn optional(&self, name: &'static str) -> Result<Option<&str>, TokenError> {
         match self.0.get(name) {
             None => Ok(None),
-            Some(Value::String(text)) if !text.is_empty() && text.len() <= MAX_TEXT => {
-                Ok(Some(text))
-            }
+            Some(Value::String(text)) if !text.is_empty() && text.len() <= MAX_TEXT => Ok(Some(text)),
             Some(_) => Err(TokenError::InvalidClaim(name)),
         }
     }
@@ -34,10 +32,7 @@ impl Claims {
     }
 
     /// An array of strings, or one string. Absent means none.
-    pub(crate) fn set(
-        value: Option<&Value>,
-        name: &'static str,
-    ) -> Result<BTreeSet<String>, TokenError> {
+    pub(crate) fn set(value: Option<&Value>, name: &'static str) -> Result<BTreeSet<String>, TokenError> {
         let one = |value: &Value| match value {
             Value::String(text) if text.len() <= MAX_TEXT => Ok(text.clone()),
             _ => Err(TokenError::InvalidClaim(name)),
@@ -53,9 +48,7 @@ impl Claims {
     pub(crate) fn words(&self, name: &'static str) -> Result<BTreeSet<String>, TokenError> {
         match self.0.get(name) {
             None => Ok(BTreeSet::new()),
-            Some(Value::String(words)) => {
-                Ok(words.split_ascii_whitespace().map(str::to_owned).collect())
-            }
+            Some(Value::String(words)) => Ok(words.split_ascii_whitespace().map(str::to_owned).collect()),
             Some(_) => Err(TokenError::InvalidClaim(name)),
         }
     }
@@ -63,11 +56,7 @@ impl Claims {
     /// `aud` must name us: as the string itself or as one of an array.
     pub(crate) fn expect_audience(&self, audience: &str) -> Result<(), TokenError> {
         let value = self.0.get("aud").ok_or(TokenError::MissingClaim("aud"))?;
-        if Self::set(Some(value), "aud")?.contains(audience) {
-            Ok(())
-        } else {
-            Err(TokenError::WrongAudience)
-        }
+        if Self::set(Some(value), "aud")?.contains(audience) { Ok(()) } else { Err(TokenError::WrongAudience) }
     }
 
     /// Checks `exp` (required), `nbf` and `iat` (if there) against the clock, and gives `exp`.
@@ -77,10 +66,7 @@ impl Claims {
             return Err(TokenError::Expired);
         }
         for name in ["nbf", "iat"] {
-            if self
-                .time(name)?
-                .is_some_and(|time| time.duration_since(now) > leeway())
-            {
+            if self.time(name)?.is_some_and(|time| time.duration_since(now) > leeway()) {
                 return Err(TokenError::NotYetValid);
             }
         }
@@ -96,10 +82,7 @@ impl Claims {
             Value::Number(number) => number.as_i64().or_else(|| whole_seconds(number.as_f64()?)),
             _ => None,
         };
-        seconds
-            .and_then(|seconds| Timestamp::from_second(seconds).ok())
-            .map(Some)
-            .ok_or(TokenError::InvalidClaim(name))
+        seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()).map(Some).ok_or(TokenError::InvalidClaim(name))
     }
 }
 

@@ -93,9 +93,7 @@ impl TokenError {
 impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
         if error.is_unavailable() {
-            problem::UNAVAILABLE
-                .detail(error.to_string())
-                .retry_after(std::time::Duration::from_secs(1))
+            problem::UNAVAILABLE.detail(error.to_string()).retry_after(std::time::Duration::from_secs(1))
         } else {
             problem::UNAUTHENTICATED.detail(error.to_string())
         }

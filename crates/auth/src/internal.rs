@@ -41,9 +41,7 @@ pub enum LoadError {
     #[error(transparent)]
     Credential(#[from] CredentialError),
     /// The signing key is not usable.
-    #[error(
-        "the credential `{KEY_CREDENTIAL}` is not usable: {0}; write a new one with `berth secrets rotate`"
-    )]
+    #[error("the credential `{KEY_CREDENTIAL}` is not usable: {0}; write a new one with `berth secrets rotate`")]
     Key(KeyError),
     /// The issuers' keys are not usable.
     #[error(
@@ -101,22 +99,14 @@ impl Minter {
     ///
     /// # Errors
     /// When the credential is missing or is no Ed25519 key.
-    pub fn load(
-        credentials: &Credentials,
-        own: &SpiffeId,
-        clock: Clock,
-    ) -> Result<Self, LoadError> {
+    pub fn load(credentials: &Credentials, own: &SpiffeId, clock: Clock) -> Result<Self, LoadError> {
         Ok(Self::new(own, read_key(credentials)?, clock))
     }
 
     /// A minter with this key.
     #[must_use]
     pub fn new(own: &SpiffeId, key: SigningKey, clock: Clock) -> Self {
-        Self {
-            own: own.clone(),
-            key: ArcSwap::from_pointee(key),
-            clock,
-        }
+        Self { own: own.clone(), key: ArcSwap::from_pointee(key), clock }
     }
 
     /// Takes up a rotated key. A key that is not usable leaves the old one in place.
@@ -135,17 +125,11 @@ impl Minter {
     /// When the chain of actors has grown too long.
     pub fn mint(&self, principal: &Principal, audience: &SpiffeId) -> Result<String, MintError> {
         let own = (principal.subject != self.own.as_str()).then_some(self.own.as_str());
-        let actors: Vec<&str> = own
-            .into_iter()
-            .chain(principal.actors.iter().map(String::as_str))
-            .collect();
+        let actors: Vec<&str> = own.into_iter().chain(principal.actors.iter().map(String::as_str)).collect();
         if actors.len() > MAX_ACTORS {
             return Err(MintError::TooManyActors);
         }
-        let act = actors
-            .into_iter()
-            .rev()
-            .fold(None, |act, sub| Some(Box::new(Act { sub, act })));
+        let act = actors.into_iter().rev().fold(None, |act, sub| Some(Box::new(Act { sub, act })));
         let issued = self.clock.now().as_second();
         let scopes: Vec<&str> = principal.scopes.iter().map(String::as_str).collect();
         let claims = OutgoingClaims {
@@ -194,23 +178,14 @@ impl Verifier {
     ///
     /// # Errors
     /// When the credential is missing or is not the object it should be.
-    pub fn load(
-        credentials: &Credentials,
-        own: &SpiffeId,
-        clock: Clock,
-    ) -> Result<Self, LoadError> {
+    pub fn load(credentials: &Credentials, own: &SpiffeId, clock: Clock) -> Result<Self, LoadError> {
         Ok(Self::new(own, read_issuers(credentials)?, clock))
     }
 
     /// A verifier that trusts these callers.
     #[must_use]
     pub fn new(own: &SpiffeId, issuers: Issuers, clock: Clock) -> Self {
-        Self {
-            own: own.clone(),
-            issuers: ArcSwap::from_pointee(issuers),
-            verified: Verified::new(),
-            clock,
-        }
+        Self { own: own.clone(), issuers: ArcSwap::from_pointee(issuers), verified: Verified::new(), clock }
     }
 
     /// Takes up rotated keys. A file that is not usable leaves the old ones in place.
@@ -254,14 +229,15 @@ impl Verifier {
         }
         let expires = claims.expect_current(now)?;
         let issued = claims.time("iat")?.ok_or(TokenError::MissingClaim("iat"))?;
-        if expires.duration_since(issued).unsigned_abs() > LIFETIME {
+        let lifetime = expires.duration_since(issued);
+        if lifetime.is_negative() {
+            return Err(TokenError::InvalidClaim("exp"));
+        }
+        if lifetime.unsigned_abs() > LIFETIME {
             return Err(TokenError::LifetimeTooLong);
         }
         let principal = Arc::new(principal(&claims, peer.as_str())?);
-        let proof = Proof {
-            issuer: peer.clone(),
-            principal: principal.clone(),
-        };
+        let proof = Proof { issuer: peer.clone(), principal: principal.clone() };
         self.verified.insert(hash, proof, expires);
         Ok(principal)
     }
@@ -308,15 +284,12 @@ fn actors(mut act: Option<&Value>) -> Result<Vec<String>, TokenError> {
 
 fn read_issuers(credentials: &Credentials) -> Result<Issuers, LoadError> {
     let file = credentials.read(ISSUERS_CREDENTIAL)?;
-    let sets: BTreeMap<String, Value> = serde_json::from_slice(file.expose())
-        .map_err(|error| LoadError::Issuers(error.to_string()))?;
+    let sets: BTreeMap<String, Value> =
+        serde_json::from_slice(file.expose()).map_err(|error| LoadError::Issuers(error.to_string()))?;
     sets.into_iter()
         .map(|(id, set)| {
-            let id: SpiffeId = id
-                .parse()
-                .map_err(|_| LoadError::Issuers(format!("`{id}` is no SPIFFE ID")))?;
-            let keys = KeySet::from_value(set)
-                .map_err(|error| LoadError::Issuers(format!("{id}: {error}")))?;
+            let id: SpiffeId = id.parse().map_err(|_| LoadError::Issuers(format!("`{id}` is no SPIFFE ID")))?;
+            let keys = KeySet::from_value(set).map_err(|error| LoadError::Issuers(format!("{id}: {error}")))?;
             Ok((id, keys))
         })
         .collect()

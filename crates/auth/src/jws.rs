@@ -42,14 +42,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    const RSA: [Self; 6] = [
-        Self::Rs256,
-        Self::Rs384,
-        Self::Rs512,
-        Self::Ps256,
-        Self::Ps384,
-        Self::Ps512,
-    ];
+    const RSA: [Self; 6] = [Self::Rs256, Self::Rs384, Self::Rs512, Self::Ps256, Self::Ps384, Self::Ps512];
 
     /// The registered name.
     #[must_use]
@@ -142,9 +135,7 @@ pub struct SigningKey {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey")
-            .field("kid", &self.public.kid)
-            .finish_non_exhaustive()
+        f.debug_struct("SigningKey").field("kid", &self.public.kid).finish_non_exhaustive()
     }
 }
 
@@ -185,8 +176,8 @@ impl SigningKey {
     /// # Errors
     /// When the system has no randomness to give.
     pub fn generate() -> Result<(Self, Zeroizing<Vec<u8>>), KeyError> {
-        let document = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new())
-            .map_err(|_| KeyError::Generate)?;
+        let document =
+            Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new()).map_err(|_| KeyError::Generate)?;
         let der = Zeroizing::new(document.as_ref().to_vec());
         Ok((Self::from_pkcs8(&der)?, der))
     }
@@ -233,11 +224,7 @@ impl SigningKey {
             typ: &'a str,
             kid: &'a str,
         }
-        let header = Header {
-            alg: "EdDSA",
-            typ,
-            kid: self.kid(),
-        };
+        let header = Header { alg: "EdDSA", typ, kid: self.kid() };
         let mut token = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header)?);
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(claims)?, &mut token);
@@ -256,9 +243,7 @@ pub struct KeySet {
 
 impl fmt::Debug for KeySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.keys.iter().map(|key| &key.kid))
-            .finish()
+        f.debug_list().entries(self.keys.iter().map(|key| &key.kid)).finish()
     }
 }
 
@@ -296,8 +281,7 @@ impl KeySet {
     /// # Errors
     /// When the document is not a JWK set, or holds more than 64 keys.
     pub fn parse(document: &[u8]) -> Result<Self, KeyError> {
-        let value = serde_json::from_slice(document)
-            .map_err(|error| KeyError::NotAKeySet(error.to_string()))?;
+        let value = serde_json::from_slice(document).map_err(|error| KeyError::NotAKeySet(error.to_string()))?;
         Self::from_value(value)
     }
 
@@ -310,8 +294,8 @@ impl KeySet {
         struct Document {
             keys: Vec<Value>,
         }
-        let document: Document = serde_json::from_value(document)
-            .map_err(|error| KeyError::NotAKeySet(error.to_string()))?;
+        let document: Document =
+            serde_json::from_value(document).map_err(|error| KeyError::NotAKeySet(error.to_string()))?;
         if document.keys.len() > MAX_KEYS {
             return Err(KeyError::TooManyKeys);
         }
@@ -332,25 +316,17 @@ impl KeySet {
 
     /// Whether every key of this set is still in `newer`.
     pub(crate) fn is_kept_by(&self, newer: &Self) -> bool {
-        self.keys.iter().all(|key| {
-            newer
-                .keys
-                .iter()
-                .any(|other| other.kid == key.kid && other.material == key.material)
-        })
+        self.keys
+            .iter()
+            .all(|key| newer.keys.iter().any(|other| other.kid == key.kid && other.material == key.material))
     }
 
     /// The keys a token with this header may have been signed with. Several when the issuer gives several keys one
     /// `kid`, which RFC 7517 §4.5 allows. A token without `kid` is taken when there is no doubt which key is meant.
     fn candidates(&self, kid: Option<&str>, algorithm: Algorithm) -> Vec<&PublicKey> {
-        let fitting = self
-            .keys
-            .iter()
-            .filter(|key| key.algorithms.contains(&algorithm));
+        let fitting = self.keys.iter().filter(|key| key.algorithms.contains(&algorithm));
         match kid {
-            Some(kid) => fitting
-                .filter(|key| key.kid.as_deref() == Some(kid))
-                .collect(),
+            Some(kid) => fitting.filter(|key| key.kid.as_deref() == Some(kid)).collect(),
             None => {
                 let all: Vec<_> = fitting.collect();
                 if all.len() == 1 { all } else { Vec::new() }
@@ -362,10 +338,7 @@ impl KeySet {
 impl PublicKey {
     fn from_raw(raw: RawJwk) -> Option<Self> {
         let for_signatures = raw.usage.as_deref().is_none_or(|usage| usage == "sig")
-            && raw
-                .key_ops
-                .as_ref()
-                .is_none_or(|ops| ops.iter().any(|op| op == "verify"));
+            && raw.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));
         if !for_signatures || raw.d.is_some() {
             return None;
         }
@@ -391,10 +364,7 @@ impl PublicKey {
                 let n = decoded(&raw.n)?;
                 let significant = n.iter().skip_while(|byte| **byte == 0).count();
                 let e = decoded(&raw.e).filter(|_| significant >= MIN_RSA_BYTES)?;
-                (
-                    Algorithm::RSA.to_vec(),
-                    DecodingKey::from_rsa_raw_components(&n, &e),
-                )
+                (Algorithm::RSA.to_vec(), DecodingKey::from_rsa_raw_components(&n, &e))
             }
             _ => return None,
         };
@@ -408,18 +378,8 @@ impl PublicKey {
                 vec![only]
             }
         };
-        let material = [
-            raw.kty,
-            raw.x.or(raw.n).unwrap_or_default(),
-            raw.y.or(raw.e).unwrap_or_default(),
-        ]
-        .join(":");
-        Some(Self {
-            kid: raw.kid,
-            algorithms,
-            key,
-            material,
-        })
+        let material = [raw.kty, raw.x.or(raw.n).unwrap_or_default(), raw.y.or(raw.e).unwrap_or_default()].join(":");
+        Some(Self { kid: raw.kid, algorithms, key, material })
     }
 }
 
@@ -440,9 +400,7 @@ impl<'a> Unverified<'a> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::TooLarge);
         }
-        let (signed, signature) = token
-            .rsplit_once('.')
-            .ok_or(TokenError::Malformed("it must have three parts"))?;
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed("it must have three parts"))?;
         let (header, payload) = signed
             .split_once('.')
             .filter(|(_, payload)| !payload.contains('.'))
@@ -471,18 +429,11 @@ impl<'a> Unverified<'a> {
     }
 
     /// Checks the type and the algorithm against what the issuer uses.
-    pub(crate) fn expect(
-        &self,
-        types: &[&str],
-        algorithms: &[Algorithm],
-    ) -> Result<(), TokenError> {
+    pub(crate) fn expect(&self, types: &[&str], algorithms: &[Algorithm]) -> Result<(), TokenError> {
         // Media types compare without case, and `application/` may be left out (RFC 7515 §4.1.9).
         let typ = self.typ.as_deref().unwrap_or_default().to_ascii_lowercase();
         let typ = typ.strip_prefix("application/").unwrap_or(&typ);
-        if !types
-            .iter()
-            .any(|accepted| accepted.eq_ignore_ascii_case(typ))
-        {
+        if !types.iter().any(|accepted| accepted.eq_ignore_ascii_case(typ)) {
             return Err(TokenError::WrongType);
         }
         if !algorithms.contains(&self.algorithm) {
@@ -493,9 +444,7 @@ impl<'a> Unverified<'a> {
 
     /// Whether the set holds a key this token could have been signed with.
     pub(crate) fn has_key_in(&self, keys: &KeySet) -> bool {
-        !keys
-            .candidates(self.kid.as_deref(), self.algorithm)
-            .is_empty()
+        !keys.candidates(self.kid.as_deref(), self.algorithm).is_empty()
     }
 
     /// Verifies the signature and gives the claims.
@@ -513,11 +462,7 @@ impl<'a> Unverified<'a> {
             )
             .unwrap_or(false)
         });
-        if genuine {
-            Ok(self.claims)
-        } else {
-            Err(TokenError::BadSignature)
-        }
+        if genuine { Ok(self.claims) } else { Err(TokenError::BadSignature) }
     }
 }
 
@@ -532,19 +477,13 @@ fn text(header: &mut Map<String, Value>, name: &str) -> Result<Option<String>, T
 /// Decodes one part of a token into a JSON object in which no name stands twice: of duplicate names, one parser takes the
 /// first and another the last, and an attacker lives in between (RFC 7519 §4).
 fn object(part: &str) -> Result<Map<String, Value>, TokenError> {
-    let json = URL_SAFE_NO_PAD
-        .decode(part)
-        .map_err(|_| TokenError::Malformed("a part is not base64url"))?;
+    let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed("a part is not base64url"))?;
     let mut deserializer = serde_json::Deserializer::from_slice(&json);
-    let value = UniqueNames
-        .deserialize(&mut deserializer)
-        .and_then(|value| deserializer.end().map(|()| value));
+    let value = UniqueNames.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
     match value {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(TokenError::Malformed("a part is not a JSON object")),
-        Err(_) => Err(TokenError::Malformed(
-            "a part is not JSON, or names something twice",
-        )),
+        Err(_) => Err(TokenError::Malformed("a part is not JSON, or names something twice")),
     }
 }
 

@@ -6,9 +6,7 @@ use tls::SpiffeId;
 use uuid::Uuid;
 
 /// What sort of caller a [`Principal`] is.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A person.
@@ -55,14 +53,8 @@ impl Principal {
 
     /// A person with these roles.
     #[must_use]
-    pub fn user<R: Into<String>>(
-        subject: impl Into<String>,
-        roles: impl IntoIterator<Item = R>,
-    ) -> Self {
-        Self {
-            roles: roles.into_iter().map(Into::into).collect(),
-            ..Self::new(Kind::User, subject)
-        }
+    pub fn user<R: Into<String>>(subject: impl Into<String>, roles: impl IntoIterator<Item = R>) -> Self {
+        Self { roles: roles.into_iter().map(Into::into).collect(), ..Self::new(Kind::User, subject) }
     }
 
     /// A workload of the mesh acting for itself.

@@ -55,11 +55,7 @@ impl TestIssuer {
         }
         let own = spiffe(service);
         let verifier = Arc::new(Verifier::new(&own, issuers, clock));
-        Self {
-            own,
-            minters,
-            verifier,
-        }
+        Self { own, minters, verifier }
     }
 
     /// The verifier of the service, for [`crate::web::require`].
@@ -71,10 +67,7 @@ impl TestIssuer {
     /// A token as `caller` would mint it.
     #[must_use]
     pub fn token_from(&self, caller: &str, principal: &Principal) -> String {
-        let minter = self
-            .minters
-            .get(caller)
-            .expect("a caller that was declared");
+        let minter = self.minters.get(caller).expect("a caller that was declared");
         minter.mint(principal, &self.own).expect("a token")
     }
 
@@ -86,12 +79,7 @@ impl TestIssuer {
 
     /// The request as it arrives from `caller`.
     #[must_use]
-    pub fn sign_as<B>(
-        &self,
-        caller: &str,
-        request: Request<B>,
-        principal: &Principal,
-    ) -> Request<B> {
+    pub fn sign_as<B>(&self, caller: &str, request: Request<B>, principal: &Principal) -> Request<B> {
         let token = self.token_from(caller, principal);
         let mut request = unsigned_from(caller, request);
         let token = HeaderValue::try_from(token).expect("visible ASCII");

@@ -33,10 +33,7 @@ impl<S> Layer<S> for Require {
     type Service = Required<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Required {
-            verifier: self.verifier.clone(),
-            inner,
-        }
+        Required { verifier: self.verifier.clone(), inner }
     }
 }
 
@@ -54,9 +51,7 @@ impl<S> Required<S> {
         if tokens.next().is_some() {
             return Err(TokenError::Malformed("there must be only one"));
         }
-        let token = token
-            .to_str()
-            .map_err(|_| TokenError::Malformed("it must be visible ASCII"))?;
+        let token = token.to_str().map_err(|_| TokenError::Malformed("it must be visible ASCII"))?;
         let Peer(peer) = request.extensions().get().ok_or(TokenError::WrongPeer)?;
         self.verifier.verify(token, peer)
     }
@@ -104,10 +99,6 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        parts
-            .extensions
-            .get()
-            .cloned()
-            .ok_or_else(|| TokenError::Absent.into())
+        parts.extensions.get().cloned().ok_or_else(|| TokenError::Absent.into())
     }
 }
