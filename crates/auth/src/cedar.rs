@@ -158,6 +158,15 @@ impl Authorizer {
         Err(denied())
     }
 
+    /// Whether `principal` may do `action` to `resource`, without a word in the log: for choosing what to offer a caller who
+    /// did not ask for it. What a caller asks for is for [`Authorizer::authorize`].
+    #[must_use]
+    pub fn permits(&self, principal: &Principal, action: &str, resource: &Resource) -> bool {
+        self.request(principal, action, resource).is_ok_and(|(request, entities)| {
+            self.decider.is_authorized(&request, &self.policies, &entities).decision() == Decision::Allow
+        })
+    }
+
     fn request(
         &self,
         principal: &Principal,

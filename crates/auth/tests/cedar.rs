@@ -67,6 +67,7 @@ fn the_policies_decide() {
         (&clerk, "re\"ad", order("alice", 10), false),
     ] {
         assert_eq!(authorizer.authorize(who, action, &what).is_ok(), permitted, "{who:?} {action} {what:?}");
+        assert_eq!(authorizer.permits(who, action, &what), permitted, "{who:?} {action} {what:?}");
     }
 }
 
