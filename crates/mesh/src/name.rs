@@ -54,11 +54,6 @@ impl Name {
         Ok(Self(text))
     }
 
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// `item-management`, 2 → `item-management-2`. A declared name leaves room for any index.
     pub(crate) fn numbered(&self, index: u16) -> Self {
         Self(format!("{}-{index}", self.0))
@@ -98,15 +93,17 @@ impl Domain {
         }
         Ok(Self(text))
     }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 macro_rules! text {
     ($type:ident) => {
+        impl $type {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl TryFrom<String> for $type {
             type Error = InvalidName;
             fn try_from(text: String) -> Result<Self, InvalidName> {

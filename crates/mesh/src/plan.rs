@@ -362,8 +362,8 @@ pub struct Service {
     pub runtime: Runtime,
     /// What is started.
     pub executable: Executable,
-    /// The command line. `${ARTIFACT}` stands for the executable's path, `${NAME}` for a variable of the instance's environment or of
-    /// the runner ([`RUNNER_VARIABLES`]).
+    /// The command line. `${ARTIFACT}` stands for the executable's path, `${NAME}` for one of its folders
+    /// ([`COMMAND_VARIABLES`]) or a variable of the instance's environment.
     pub command: Vec<String>,
     /// How it is spoken to.
     pub protocol: Protocol,
@@ -498,10 +498,9 @@ pub struct Instance {
     pub environment: BTreeMap<String, String>,
 }
 
-/// Variables whose values only the runner knows, set besides an instance's `environment`: where it put the executable (only for use in
-/// `command`), the plan (for the gateway), and what systemd's protocol passes.
-pub const RUNNER_VARIABLES: [&str; 10] = [
-    "ARTIFACT",
+/// Variables that only the runner can set, besides an instance's `environment`: where it put the plan (for the gateway), what systemd's
+/// protocol passes, and the log filter.
+pub const RUNNER_VARIABLES: [&str; 9] = [
     "BERTH_PLAN",
     "CREDENTIALS_DIRECTORY",
     "LISTEN_FDNAMES",
@@ -512,6 +511,10 @@ pub const RUNNER_VARIABLES: [&str; 10] = [
     "STATE_DIRECTORY",
     "WATCHDOG_USEC",
 ];
+
+/// What a [`Service::command`] may name besides its instance's environment. The runner knows them for every process: where it put the
+/// executable, and the process's two folders.
+pub const COMMAND_VARIABLES: [&str; 3] = ["ARTIFACT", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"];
 
 /// A file in a credentials folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -595,8 +598,8 @@ impl Plan {
 }
 
 impl Service {
-    /// The command line of `instance` with every `${…}` replaced. `runner` knows the values of [`RUNNER_VARIABLES`]; a variable nobody
-    /// knows is an error that names it.
+    /// The command line of `instance` with every `${…}` replaced. `runner` knows the values of [`COMMAND_VARIABLES`]; a variable
+    /// nobody knows is an error that names it.
     pub fn command_line(&self, instance: &Instance, runner: impl Fn(&str) -> Option<String>) -> Result<Vec<String>, UnknownVariable> {
         let lookup = |name: &str| instance.environment.get(name).cloned().or_else(|| runner(name));
         self.command.iter().map(|word| crate::command::expand(word, lookup)).collect()

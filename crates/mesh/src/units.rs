@@ -190,6 +190,9 @@ impl From<Millis> for Duration {
 pub struct Port(NonZeroU16);
 
 impl Port {
+    /// The highest there is.
+    pub const MOST: Self = Self(NonZeroU16::MAX);
+
     /// Nothing for 0.
     pub fn new(port: u16) -> Option<Self> {
         NonZeroU16::new(port).map(Self)
