@@ -23,8 +23,10 @@ use tokio::net::TcpListener;
 
 use self::{accept::Acceptor, connection::Connections, metrics::ServerMetrics};
 pub use self::{
+    connection::{Activity, Answering, Handshakes, Slot},
     limits::Limits,
     probe::{ProbeError, probe},
+    stall::StallGuard,
 };
 use crate::health::Health;
 

@@ -168,25 +168,27 @@ fn builder(limits: &Limits, http2: bool) -> auto::Builder<TokioExecutor> {
 }
 
 /// The handshakes under way, oldest first.
-struct Handshakes {
+#[derive(Debug)]
+pub struct Handshakes {
     limit: usize,
     slots: Arc<Mutex<Slots>>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Slots {
     next: u64,
     taken: BTreeMap<u64, CancellationToken>,
 }
 
 impl Handshakes {
-    fn new(limit: usize) -> Self {
+    /// At most so many at the same time.
+    pub fn new(limit: usize) -> Self {
         Self { limit: limit.max(1), slots: Arc::default() }
     }
 
     /// Takes a slot. If all are taken the oldest handshake loses its own: peers that mean it need milliseconds, so that those
     /// who connect and say nothing are always the oldest, and cannot keep others out.
-    fn begin(&self) -> Slot {
+    pub fn begin(&self) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         while slots.taken.len() >= self.limit
             && let Some((_, oldest)) = slots.taken.pop_first()
@@ -200,9 +202,12 @@ impl Handshakes {
     }
 }
 
-struct Slot {
+/// A handshake's place, given back when it is dropped.
+#[derive(Debug)]
+pub struct Slot {
     number: u64,
-    displaced: CancellationToken,
+    /// Fires when the handshake must be given up.
+    pub displaced: CancellationToken,
     slots: Arc<Mutex<Slots>>,
 }
 
@@ -213,27 +218,30 @@ impl Drop for Slot {
 }
 
 /// Whether a connection has requests, and since when it has none.
-struct Activity(watch::Sender<Active>);
+#[derive(Clone, Debug)]
+pub struct Activity(watch::Sender<Active>);
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Active {
     requests: usize,
     since: Instant,
 }
 
 impl Activity {
-    fn new() -> Self {
+    /// A connection without a request yet.
+    #[expect(clippy::new_without_default, reason = "the time it starts counts: a default would promise a fixed value")]
+    pub fn new() -> Self {
         Self(watch::Sender::new(Active { requests: 0, since: Instant::now() }))
     }
 
     /// Counts a request until the guard is dropped.
-    fn begin(&self) -> Answering {
+    pub fn begin(&self) -> Answering {
         self.0.send_modify(|active| active.requests += 1);
         Answering(self.0.clone())
     }
 
     /// Ends when there was no request for `timeout`.
-    fn idle_for(&self, timeout: Duration) -> impl Future<Output = ()> + use<> {
+    pub fn idle_for(&self, timeout: Duration) -> impl Future<Output = ()> + use<> {
         let mut active = self.0.subscribe();
         async move {
             loop {
@@ -251,7 +259,8 @@ impl Activity {
 }
 
 /// A request that is being answered, down to the last byte of its answer.
-struct Answering(watch::Sender<Active>);
+#[derive(Debug)]
+pub struct Answering(watch::Sender<Active>);
 
 impl Drop for Answering {
     fn drop(&mut self) {

@@ -14,7 +14,8 @@ use tokio::{
 };
 
 /// Fails writes that have made no progress for a time: else an answer that nobody reads would be held for ever.
-pub(super) struct StallGuard<IO> {
+#[derive(Debug)]
+pub struct StallGuard<IO> {
     io: IO,
     timeout: Duration,
     /// Runs while a write waits.
@@ -22,7 +23,8 @@ pub(super) struct StallGuard<IO> {
 }
 
 impl<IO: Unpin> StallGuard<IO> {
-    pub(super) fn new(io: IO, timeout: Duration) -> Self {
+    /// Guards `io`; a write may wait as long as `timeout`.
+    pub fn new(io: IO, timeout: Duration) -> Self {
         Self { io, timeout, deadline: None }
     }
 
