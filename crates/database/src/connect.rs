@@ -1,12 +1,21 @@
 //! How one connection is opened: the password and the TLS configuration are looked up each time.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    future::poll_fn,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use runtime::credentials::{Credentials, Secret};
 use tls::{Identity, SpiffeId};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+};
 use tokio_postgres::{
-    Config, NoTls, Socket,
+    AsyncMessage, Config, NoTls, Socket,
     config::SslMode,
     tls::{MakeTlsConnect, TlsConnect},
 };
@@ -36,7 +45,7 @@ impl fmt::Debug for Connector {
 impl Connector {
     /// Opens a connection. Whatever stands in the way, the database cannot be used now: every failure is
     /// [`Error::Unavailable`], and its text says why.
-    pub(crate) async fn open(&self) -> Result<Connection, Error> {
+    pub(crate) async fn open(&self) -> Result<Dedicated, Error> {
         let mut config = self.config.clone();
         match &self.password {
             Password::Fixed(secret) => config.password(secret.expose()),
@@ -55,20 +64,65 @@ impl Connector {
     }
 }
 
-async fn establish<T>(config: &Config, tls: T) -> Result<Connection, Error>
+async fn establish<T>(config: &Config, tls: T) -> Result<Dedicated, Error>
 where
     T: MakeTlsConnect<Socket>,
     T::Stream: Send + 'static,
     T::TlsConnect: Send,
     <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
 {
-    let (client, connection) = config.connect(tls).await.map_err(Error::unavailable)?;
-    let driver = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::warn!(%error, "lost a database connection");
+    let (client, wire) = config.connect(tls).await.map_err(Error::unavailable)?;
+    let signal = Arc::new(Notify::new());
+    let driver = tokio::spawn(drive(wire, Arc::clone(&signal)));
+    Ok(Dedicated { connection: Connection::new(client, driver), signal })
+}
+
+/// Moves the bytes of one connection until it ends.
+async fn drive<S, T>(mut wire: tokio_postgres::Connection<S, T>, signal: Arc<Notify>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = poll_fn(|context| wire.poll_message(context)).await {
+        match message {
+            Ok(AsyncMessage::Notification(_)) => signal.notify_one(),
+            Ok(AsyncMessage::Notice(notice)) => tracing::debug!(%notice, "PostgreSQL"),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "lost a database connection");
+                return;
+            }
         }
-    });
-    Ok(Connection::new(client, driver))
+    }
+}
+
+/// A [`Connection`] outside the pool, which also hears notifications. Dropped, it closes.
+#[derive(Debug)]
+pub struct Dedicated {
+    connection: Connection,
+    signal: Arc<Notify>,
+}
+
+impl Dedicated {
+    /// Waits until the server notifies of a channel that this connection listens to. Notifications that came since the last
+    /// wait count as one.
+    pub async fn notified(&self) {
+        self.signal.notified().await;
+    }
+}
+
+impl Deref for Dedicated {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Dedicated {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
 }
 
 impl Manager for Connector {
@@ -76,7 +130,7 @@ impl Manager for Connector {
     type Error = Error;
 
     async fn create(&self) -> Result<Connection, Error> {
-        self.open().await
+        Ok(self.open().await?.connection)
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {

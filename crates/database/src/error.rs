@@ -1,7 +1,8 @@
 //! Database errors by what a caller can do about them.
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, time::Duration};
 
+use berth_http::problem::{self, Problem};
 use deadpool::managed::PoolError;
 use tokio_postgres::error::SqlState;
 
@@ -77,6 +78,22 @@ impl From<PoolError<Error>> for Error {
     }
 }
 
+impl From<Error> for Problem {
+    /// 503 with `Retry-After` for what may work later, 409 for a constraint the service did not foresee, else 500.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unavailable(_) | Error::Serialization(_) => problem::UNAVAILABLE
+                .detail("The service cannot reach its database now. Try again.")
+                .retry_after(Duration::from_secs(1))
+                .caused_by(error),
+            Error::Conflict { .. } => {
+                problem::CONFLICT.detail("The change conflicts with what is stored.").caused_by(error)
+            }
+            Error::Other(_) => Problem::internal(error),
+        }
+    }
+}
+
 fn caused_by_io(error: &tokio_postgres::Error) -> bool {
     error.source().is_some_and(|cause| cause.is::<std::io::Error>())
 }
@@ -124,6 +141,17 @@ pub enum SetupError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unavailable_database_is_a_503_that_says_when_to_come_back() {
+        let error = Error::unavailable(std::io::Error::other("secret address"));
+        let answer = Problem::from(error).to_response();
+        assert_eq!(
+            (answer.status().as_u16(), answer.headers().get("retry-after").unwrap().as_bytes()),
+            (503, &b"1"[..])
+        );
+        assert!(!String::from_utf8_lossy(answer.body()).contains("secret"));
+    }
 
     #[test]
     fn sqlstates_are_sorted_by_what_a_caller_can_do() {

@@ -15,7 +15,7 @@ mod transaction;
 
 use std::{sync::Arc, time::Duration};
 
-use connect::{Connector, Password};
+use connect::Password;
 use deadpool::{Runtime, managed};
 use runtime::{
     credentials::{Credentials, Secret},
@@ -24,6 +24,7 @@ use runtime::{
 use tls::{Identity, SpiffeId};
 use tokio_postgres::Config;
 
+pub use connect::{Connector, Dedicated};
 pub use error::{Error, SetupError};
 pub use migrate::MigrateError;
 pub use refinery;
@@ -146,11 +147,11 @@ impl Database {
         Ok(self.pool.get().await?)
     }
 
-    /// A connection outside the pool, for what belongs to a session: advisory locks, long migrations.
+    /// A connection outside the pool, for what belongs to a session: advisory locks, `LISTEN`, long migrations.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when it cannot be opened.
-    pub async fn dedicated(&self) -> Result<Connection, Error> {
+    pub async fn dedicated(&self) -> Result<Dedicated, Error> {
         self.pool.manager().open().await
     }
 

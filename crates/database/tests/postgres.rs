@@ -172,3 +172,16 @@ async fn migrating_waits_for_the_database_until_it_comes_or_the_process_stops() 
     postgres.restart().await;
     waiting.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_dedicated_connection_hears_notifications() {
+    let World { database, postgres: _postgres } = world().await;
+    let listening = database.dedicated().await.unwrap();
+    listening.batch_execute("LISTEN something").await.unwrap();
+    database.get().await.unwrap().batch_execute("NOTIFY something; NOTIFY something").await.unwrap();
+    eventually("the notification", async || {
+        listening.notified().await;
+        Some(())
+    })
+    .await;
+}

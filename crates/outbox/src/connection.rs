@@ -1,0 +1,134 @@
+//! The connection to the event server.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    Client, ConnectOptions, Event as ClientEvent,
+    connection::State,
+    jetstream::{self, Context, context::ContextBuilder},
+};
+use runtime::{
+    credentials::{CredentialError, Credentials},
+    retry::Backoff,
+    settings::Settings,
+};
+use tls::{Identity, SpiffeId};
+
+/// Longest wait for an answer of the event server.
+pub(crate) const ANSWER: Duration = Duration::from_secs(5);
+
+/// The SPIFFE name of the event server.
+const SERVER: &str = "nats";
+
+/// Why the event server cannot even be named.
+#[derive(Debug, thiserror::Error)]
+pub enum EventsError {
+    /// A setting is absent.
+    #[error("BERTH_EVENTS_URL is not set: a service that emits or consumes events needs it")]
+    NoUrl,
+    /// The service's key is missing or unreadable.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// The mesh's domain makes no SPIFFE ID.
+    #[error("BERTH_DOMAIN cannot stand in a certificate: {0}")]
+    Domain(String),
+    /// The client refused its options.
+    #[error("the event server's address or the service's key cannot be used: {0}")]
+    Options(#[from] async_nats::ConnectError),
+}
+
+/// A service's connection to the event server. Cheap to clone; it reconnects for ever.
+#[derive(Debug, Clone)]
+pub struct Events {
+    client: Client,
+    jetstream: Context,
+    service: Arc<str>,
+    source: Arc<str>,
+}
+
+impl Events {
+    /// Begins to connect to the server that [`Settings::events_url`] names, with the key from the credential `nats-seed`, over
+    /// mutual TLS. Returns at once: the server may be away now and come later.
+    ///
+    /// # Errors
+    /// [`EventsError`] names what is missing or wrong.
+    pub async fn connect(
+        settings: &Settings,
+        credentials: &Credentials,
+        identity: &Identity,
+    ) -> Result<Self, EventsError> {
+        let url = settings.events_url.as_deref().ok_or(EventsError::NoUrl)?;
+        let spiffe =
+            |name| SpiffeId::new(&settings.domain, name).map_err(|error| EventsError::Domain(error.to_string()));
+        let tls = Arc::unwrap_or_clone(identity.client_config(spiffe(SERVER)?, &[]));
+        let seed = credentials.read("nats-seed")?.text()?.to_owned();
+        let options = ConnectOptions::with_nkey(seed).require_tls(true).tls_client_config(tls).name(&settings.instance);
+        Self::open(options, url, &settings.service, spiffe(&settings.service)?.to_string()).await
+    }
+
+    /// The events of a service on a server without TLS and users, for tests.
+    ///
+    /// # Errors
+    /// [`EventsError::Options`] when the URL makes no sense.
+    pub async fn at(url: &str, service: &str) -> Result<Self, EventsError> {
+        Self::open(ConnectOptions::new().name(service), url, service, format!("spiffe://test/{service}")).await
+    }
+
+    async fn open(options: ConnectOptions, url: &str, service: &str, source: String) -> Result<Self, EventsError> {
+        let client = options
+            .custom_inbox_prefix(format!("_INBOX_{service}"))
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .reconnect_delay_callback(|attempts| {
+                Backoff::new(Duration::from_millis(50), Duration::from_secs(2))
+                    .nth(attempts.min(16))
+                    .unwrap_or_default()
+            })
+            .connection_timeout(ANSWER)
+            .request_timeout(Some(ANSWER))
+            .ping_interval(Duration::from_secs(5))
+            .event_callback(async |event| match event {
+                ClientEvent::Connected => tracing::info!("connected to the event server"),
+                event => tracing::warn!(%event, "event server"),
+            })
+            .connect(url)
+            .await?;
+        let jetstream = ContextBuilder::new().timeout(ANSWER).ack_timeout(ANSWER).build(client.clone());
+        Ok(Self { client, jetstream, service: service.into(), source: source.into() })
+    }
+
+    /// Whether the server can be reached now; for a readiness check.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    #[expect(clippy::unused_async, reason = "readiness checks are asynchronous")]
+    pub async fn health(&self) -> Result<(), String> {
+        match self.client.connection_state() {
+            State::Connected => Ok(()),
+            state => Err(format!("the event server is away (connection {state})")),
+        }
+    }
+
+    /// Whether commands reach the server now instead of waiting for it in a buffer.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
+    }
+
+    /// The service's name: of its stream, and of its durable consumers.
+    pub(crate) fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// The `source` of the service's events.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+}

@@ -1,0 +1,259 @@
+//! Publishing what is owed.
+//!
+//! Every process of a service runs a relay; the one that holds a session's advisory lock leads and publishes, the others
+//! pass wake-ups on to it and wait to take over. The leader does all its SQL on the very connection that holds the lock:
+//! losing one is losing the other. A leader that was stopped long enough to be replaced finds its session ended by
+//! PostgreSQL (`idle_session_timeout`), and whatever it still sends to the stream is refused there, because each batch names the
+//! sequence it must follow.
+//!
+//! Any doubt ends a term: the answer to a batch is lost, the stream is not where it was left. The next term begins with
+//! agreement: the stream is asked what it has, and the outbox is corrected accordingly.
+
+mod ledger;
+mod stream;
+
+use std::time::Duration;
+
+use database::Database;
+use ledger::{Batch, Ledger};
+use runtime::retry::Backoff;
+use stream::Stream;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Events, Outbox, event,
+    metrics::seconds_since,
+    partitions::{self, Kept, days},
+};
+
+/// How a service's events are published.
+#[derive(Debug, Clone)]
+pub struct RelayOptions {
+    /// The subjects of the service's stream: what it `emits`.
+    pub subjects: Vec<String>,
+    /// How long the stream keeps messages.
+    pub stream_age: Duration,
+    /// How long published events stay in the outbox, whole days: what can be published again after the event server lost
+    /// its store.
+    pub retention: Duration,
+    /// Most events in a batch; the event server allows 1000.
+    pub batch: u16,
+    /// Most bytes of event data in a batch; a single event may have more.
+    pub batch_bytes: u32,
+    /// How often the outbox is looked at when nobody says that something was put into it.
+    pub poll: Duration,
+    /// How often an idle leader looks whether the stream is still as it left it.
+    pub check: Duration,
+}
+
+impl RelayOptions {
+    /// The usual options for a service that emits events on these subjects (NATS wildcards allowed).
+    pub fn emitting<S: Into<String>>(subjects: impl IntoIterator<Item = S>) -> Self {
+        let day = Duration::from_secs(24 * 3600);
+        Self {
+            subjects: subjects.into_iter().map(Into::into).collect(),
+            stream_age: 7 * day,
+            retention: 7 * day,
+            batch: 500,
+            batch_bytes: 4 << 20,
+            poll: Duration::from_millis(500),
+            check: Duration::from_secs(5),
+        }
+    }
+
+    fn takes(&self, subject: &str) -> bool {
+        self.subjects.iter().any(|pattern| event::matches(pattern, subject))
+    }
+}
+
+/// Publishes the events of one database to the service's stream.
+#[derive(Debug)]
+pub struct Relay {
+    database: Database,
+    events: Events,
+    outbox: Outbox,
+    options: RelayOptions,
+}
+
+/// Why a term ended early.
+#[derive(Debug, thiserror::Error)]
+enum Interrupted {
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    #[error("event server: {0}")]
+    Events(String),
+    #[error("an owed event cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl From<tokio_postgres::Error> for Interrupted {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// What wakes an idle leader.
+enum Wake {
+    Work,
+    Check,
+    Stop,
+}
+
+impl Relay {
+    /// The relay of this process. `outbox` is the one whose [`Outbox::wake`] is called after commits.
+    #[must_use]
+    pub fn new(database: Database, events: Events, outbox: Outbox, options: RelayOptions) -> Self {
+        Self { database, events, outbox, options }
+    }
+
+    /// Publishes until `stop`; then finishes the batch that is under way. Outlives every failure of the database and
+    /// of the event server.
+    pub async fn run(&self, stop: CancellationToken) {
+        tokio::join!(self.publish(&stop), self.maintain(&stop));
+    }
+
+    async fn publish(&self, stop: &CancellationToken) {
+        let mut pauses = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        while !stop.is_cancelled() {
+            let began = Instant::now();
+            let term = self.term(stop).await;
+            self.outbox.metrics.leader.set(0);
+            if let Err(error) = term {
+                tracing::warn!(%error, "the relay begins anew");
+            }
+            if began.elapsed() > Duration::from_secs(5) {
+                pauses.reset();
+            }
+            tokio::select! {
+                () = sleep(pauses.delay()) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Waits to become the leader, then publishes until `stop` or until something is in doubt.
+    async fn term(&self, stop: &CancellationToken) -> Result<(), Interrupted> {
+        let mut ledger = Ledger::open(&self.database).await?;
+        while !ledger.lead().await? {
+            tokio::select! {
+                () = self.outbox.woken() => ledger.pass_on_wake_up().await?,
+                () = sleep(self.options.poll) => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+        if !self.events.is_connected() {
+            return Err(Interrupted::Events("not connected".into()));
+        }
+        let stream = Stream::open(&self.events, &self.options).await?;
+        let mut last_sequence = self.agree(&mut ledger, &stream).await?;
+        self.outbox.metrics.leader.set(1);
+        tracing::info!(stream = stream.name(), last_sequence, "leading the relay");
+        let mut checked = Instant::now();
+        while !stop.is_cancelled() {
+            let limits = (self.options.batch, self.options.batch_bytes);
+            if let Some(batch) = ledger.claim(self.events.source(), last_sequence, limits).await? {
+                last_sequence = self.send(&mut ledger, &stream, &batch).await?;
+                continue;
+            }
+            match self.idle(&ledger, checked, stop).await {
+                Wake::Work => {}
+                Wake::Check => {
+                    checked = Instant::now();
+                    let found = stream.state().await?;
+                    if found.incarnation != stream.incarnation() || found.last_sequence != last_sequence {
+                        return Err(Interrupted::Events("the stream is not where it was left".into()));
+                    }
+                }
+                Wake::Stop => break,
+            }
+        }
+        Ok(())
+    }
+
+    async fn idle(&self, ledger: &Ledger, checked: Instant, stop: &CancellationToken) -> Wake {
+        tokio::select! {
+            () = self.outbox.woken() => Wake::Work,
+            () = ledger.woken() => Wake::Work,
+            () = sleep(self.options.poll) => {
+                if checked.elapsed() < self.options.check { Wake::Work } else { Wake::Check }
+            }
+            () = stop.cancelled() => Wake::Stop,
+        }
+    }
+
+    /// Makes the outbox agree with what the stream has, and gives the stream's last sequence.
+    async fn agree(&self, ledger: &mut Ledger, stream: &Stream) -> Result<u64, Interrupted> {
+        let found = stream.state().await?;
+        let refilled = ledger.compare(stream.name(), &found.incarnation, found.last_sequence).await?;
+        if refilled > 0 {
+            tracing::error!(
+                stream = stream.name(),
+                events = refilled,
+                "the event server lost messages: publishing them again"
+            );
+            self.outbox.metrics.refilled.inc_by(refilled);
+        }
+        for batch in ledger.open_batches().await? {
+            let stored = stream.find(batch.last_sequence, &batch.messages).await?;
+            tracing::warn!(batch = %batch.id, of = batch.messages.len(), stored = stored.len(), "resolved a batch whose outcome was unknown");
+            ledger.resolve(batch.id, &stored).await?;
+        }
+        ledger.note(stream.name(), found.last_sequence).await?;
+        Ok(found.last_sequence)
+    }
+
+    /// Publishes a claimed batch and marks it published; gives the stream's last sequence.
+    async fn send(&self, ledger: &mut Ledger, stream: &Stream, batch: &Batch) -> Result<u64, Interrupted> {
+        let refused: Vec<_> = batch.events.iter().filter(|owed| !self.options.takes(&owed.event.subject)).collect();
+        if !refused.is_empty() {
+            for owed in &refused {
+                tracing::error!(subject = owed.event.subject, id = %owed.event.id, "no stream takes this event: it is a dead letter now");
+            }
+            ledger.bury(batch.id, stream.name(), &refused).await?;
+            self.outbox.metrics.unpublishable.inc_by(refused.len() as u64);
+            return Ok(batch.last_sequence);
+        }
+        let began = Instant::now();
+        let last_sequence = stream.publish(batch).await?;
+        self.outbox.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
+        ledger.mark(batch, stream.name(), last_sequence).await?;
+        self.outbox.metrics.published.inc_by(batch.events.len() as u64);
+        for owed in &batch.events {
+            self.outbox.metrics.publish_delay_seconds.observe(seconds_since(owed.event.time));
+        }
+        Ok(last_sequence)
+    }
+
+    /// Measures what is owed and keeps the days of the table, in every process.
+    async fn maintain(&self, stop: &CancellationToken) {
+        let mut partitions_due = Instant::now();
+        while !stop.is_cancelled() {
+            if let Err(error) = self.measure().await {
+                tracing::debug!(%error, "cannot measure the outbox");
+            }
+            if partitions_due <= Instant::now() {
+                match self.keep_days().await {
+                    Ok(()) => partitions_due = Instant::now() + Duration::from_secs(3600),
+                    Err(error) => tracing::warn!(%error, "cannot maintain the outbox's partitions now"),
+                }
+            }
+            tokio::select! {
+                () = sleep(Duration::from_secs(5)) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    async fn measure(&self) -> Result<(), database::Error> {
+        let depth = ledger::depth(&*self.database.get().await?).await?;
+        self.outbox.metrics.unpublished.set(depth.events);
+        self.outbox.metrics.oldest_age.set(depth.oldest_age);
+        Ok(())
+    }
+
+    async fn keep_days(&self) -> Result<(), database::Error> {
+        let kept = Kept { days: days(self.options.retention), ..partitions::OUTBOX };
+        partitions::maintain(&mut *self.database.get().await?, kept).await
+    }
+}
