@@ -1,0 +1,135 @@
+//! The command line: what can be asked for, in words.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::exec;
+
+const AFTER_HELP: &str = "\
+Examples:
+  berth up                       start everything and watch it; Ctrl-C stops everything
+  berth up --detach              start everything and return when it is ready
+  berth status --json            what runs, for a script
+  berth logs -f item-management  follow the logs of one service
+  berth demo                     place an order for real
+  berth down                     stop everything
+
+Exit codes:
+  0  done
+  1  failed
+  2  the command line is wrong
+  3  the mesh is not running
+  4  there is no mesh.toml, or it is wrong
+  5  PostgreSQL or NATS is missing on this machine";
+
+/// Runs a declared mesh of services: with its databases, its event bus, its secrets and its gateway.
+#[derive(Debug, Parser)]
+#[command(name = "berth", version, after_help = AFTER_HELP, propagate_version = true)]
+pub struct Cli {
+    /// The declaration, or its folder [default: the nearest mesh.toml from here upward]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub mesh: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the mesh on this machine
+    ///
+    /// Makes missing secrets and data folders, starts a PostgreSQL for each database, the event bus and every instance of
+    /// every service, restarts what fails, and stops everything on Ctrl-C. What it keeps lies in .berth beside mesh.toml.
+    #[command(after_help = "Examples:\n  berth up\n  berth up --detach")]
+    Up(Up),
+    /// Stop the mesh
+    #[command(after_help = "Stopping what does not run is no error.")]
+    Down,
+    /// Show what runs
+    #[command(after_help = "Examples:\n  berth status\n  berth status --json | jq '.units[] | {name, state, pid}'")]
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what services wrote
+    #[command(after_help = "Examples:\n  berth logs\n  berth logs -f gateway\n  berth logs -n 500 item-management-db")]
+    Logs(Logs),
+    /// Print an access token for a demo user
+    #[command(
+        after_help = "Example:\n  curl --cacert .berth/ca.pem -H \"Authorization: Bearer $(berth token --user alice)\" https://localhost:8443/items"
+    )]
+    Token {
+        /// The user: alice, bob, carol, mallory or admin
+        #[arg(long, value_name = "NAME")]
+        user: String,
+    },
+    /// Restart a service, one instance after the other
+    #[command(
+        after_help = "Examples:\n  berth restart item-management\n  berth restart item-management-2\n  berth restart nats"
+    )]
+    Restart {
+        /// A service, a database, the event bus, or one instance
+        service: String,
+    },
+    /// Walk through the shop for real: log in, create an item, place an order, watch it confirmed
+    #[command(
+        after_help = "Runs the very commands that `berth up` shows, in a shell. Ends with 0 only if the order is confirmed."
+    )]
+    Demo,
+    /// Make certificates, keys and passwords
+    #[command(subcommand)]
+    Secrets(Secrets),
+    /// Resolve mesh.toml and write mesh.lock.json
+    #[command(
+        after_help = "Examples:\n  berth lock\n  berth lock --check    fail if mesh.lock.json is not what mesh.toml says"
+    )]
+    Lock {
+        /// Write nothing; fail if the file differs
+        #[arg(long)]
+        check: bool,
+    },
+    /// Become a supervised program
+    #[command(hide = true)]
+    Exec(exec::Arguments),
+}
+
+/// How to start.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Return when everything is ready, and leave it running
+    #[arg(long, short)]
+    pub detach: bool,
+    /// With --detach: give up waiting after so many seconds (the mesh is left running)
+    #[arg(long, default_value_t = 180, value_name = "SECONDS")]
+    pub timeout: u64,
+    /// Supervise without a view: what --detach leaves running
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    pub supervise: bool,
+}
+
+/// Which logs.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// A service, a database, the event bus, one instance, or `supervisor` [default: all]
+    pub service: Option<String>,
+    /// Go on with what is written from now on
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Lines to show of each log
+    #[arg(long, short = 'n', default_value_t = 50, value_name = "COUNT")]
+    pub lines: usize,
+}
+
+/// What to do with secrets.
+#[derive(Debug, Subcommand)]
+pub enum Secrets {
+    /// Make what is missing: the mesh's authority, a certificate for each service and server, passwords and keys
+    ///
+    /// Nothing that is there is changed, and nothing secret is printed. Each service has a folder of its own in
+    /// .berth/credentials that only you may enter.
+    #[command(after_help = "Example:\n  berth secrets init")]
+    Init,
+}

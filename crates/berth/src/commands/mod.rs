@@ -1,0 +1,95 @@
+//! One file for each command: what it prints, and in which order things are done.
+
+mod demo;
+mod down;
+mod lock;
+mod logs;
+mod up;
+
+use std::io::{self, Write};
+
+use mesh::Plan;
+
+use crate::{
+    cli::{Cli, Command, Secrets},
+    control::{Client, Request},
+    failure::Failure,
+    login,
+    project::Project,
+    secrets,
+    usage::Sampler,
+    view,
+};
+
+/// Does what was asked for.
+///
+/// # Errors
+/// It cannot be done.
+pub async fn run(cli: Cli) -> Result<(), Failure> {
+    let project = || Project::find(cli.mesh.as_deref());
+    match cli.command {
+        Command::Up(options) => up::run(&project()?, &options).await,
+        Command::Down => down::run(&project()?).await,
+        Command::Status { json } => status(&project()?, json).await,
+        Command::Logs(options) => logs::run(&project()?, &options).await,
+        Command::Token { user } => token(&project()?, &user).await,
+        Command::Restart { service } => restart(&project()?, service).await,
+        Command::Demo => demo::run(&project()?).await,
+        Command::Secrets(Secrets::Init) => init_secrets(&project()?),
+        Command::Lock { check } => lock::run(&project()?, check),
+        Command::Exec(order) => match order.run() {
+            Ok(never) => match never {},
+            Err(error) => Err(Failure::io("berth exec", error)),
+        },
+    }
+}
+
+async fn status(project: &Project, json: bool) -> Result<(), Failure> {
+    let board = Client::status(project).await?;
+    if json {
+        return print(&serde_json::to_string_pretty(&board).map_err(Failure::other)?);
+    }
+    let mut sampler = Sampler::default();
+    sampler.sample(&board);
+    // A share of the processor is one of a span of time.
+    tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+    let term = console::Term::stdout();
+    let width = term.is_term().then(|| term.size().1);
+    print(&format!("{} at {}", board.mesh, board.public_url))?;
+    print(&view::table(&board, &sampler.sample(&board), width))
+}
+
+async fn token(project: &Project, user: &str) -> Result<(), Failure> {
+    let plan = running_plan(project).await?;
+    print(&login::access_token(project, &plan, user).await?)
+}
+
+async fn restart(project: &Project, name: String) -> Result<(), Failure> {
+    let done = format!("{name} was restarted and is ready");
+    Client::order(project, &Request::Restart { name }).await?;
+    print(&done)
+}
+
+fn init_secrets(project: &Project) -> Result<(), Failure> {
+    let plan = project.resolve(&mesh::Placement::Nodes)?;
+    let report = secrets::init(project, &plan, false)?;
+    print(&report.to_string())?;
+    print(&format!("clients trust the mesh by {}", project.ca().display()))
+}
+
+/// The plan the running mesh was started with.
+async fn running_plan(project: &Project) -> Result<Plan, Failure> {
+    Client::status(project).await?;
+    let path = project.plan();
+    let text = secrets::files::read(&path)?.ok_or(Failure::NotRunning)?;
+    Plan::from_json(&text).map_err(Failure::other)
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{text}").map_err(printing)
+}
+
+fn printing(error: io::Error) -> Failure {
+    Failure::io("cannot write to standard output", error)
+}

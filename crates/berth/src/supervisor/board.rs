@@ -1,0 +1,174 @@
+//! What everybody may know about a running mesh: one picture of all units, kept current by their executors, watched by
+//! dependants, the control socket and the live view.
+
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::unit::{State, Unit};
+
+/// A running mesh.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Board {
+    /// The mesh's name.
+    pub mesh: String,
+    /// The gateway's base URL.
+    pub public_url: String,
+    /// Process id of the supervisor.
+    pub supervisor: u32,
+    /// What the mesh as a whole is doing.
+    pub phase: Phase,
+    /// Its units, in the order they start.
+    pub units: Vec<UnitStatus>,
+}
+
+/// What a mesh as a whole is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Secrets, configuration and data folders are made.
+    #[default]
+    Preparing,
+    /// Units are supervised.
+    Running,
+    /// All units are being stopped.
+    Stopping,
+}
+
+/// One unit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnitStatus {
+    /// Its name: `item-management-1`, `item-management-db`, `nats`.
+    pub name: String,
+    /// What it is an instance of: `item-management`; its own name for a server.
+    pub service: String,
+    /// Where it stands.
+    pub state: StateName,
+    /// Since when.
+    pub since: Timestamp,
+    /// Process id, while a process runs.
+    pub pid: Option<u32>,
+    /// Times it was started again without being asked.
+    pub restarts: u64,
+    /// Times a process was started for it.
+    pub starts: u64,
+    /// Where it listens.
+    pub address: Option<SocketAddr>,
+    /// What it says about itself (`STATUS=`).
+    pub says: Option<String>,
+    /// Why it failed last.
+    pub reason: Option<String>,
+}
+
+/// A unit's state, without its times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StateName {
+    /// Does not run, and is not wanted to.
+    Stopped,
+    /// Waits for the units it comes after.
+    Waiting,
+    /// Runs, and is not ready yet.
+    Starting,
+    /// Serves.
+    Ready,
+    /// Serves, and reads its configuration again.
+    Reloading,
+    /// Was asked to end.
+    Stopping,
+    /// Failed, and is started again later.
+    Backoff,
+}
+
+impl StateName {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Reloading => "reloading",
+            Self::Stopping => "stopping",
+            Self::Backoff => "backoff",
+        }
+    }
+}
+
+impl From<&State> for StateName {
+    fn from(state: &State) -> Self {
+        match state {
+            State::Stopped => Self::Stopped,
+            State::Waiting => Self::Waiting,
+            State::Starting { .. } => Self::Starting,
+            State::Ready { .. } => Self::Ready,
+            State::Reloading { .. } => Self::Reloading,
+            State::Stopping { .. } | State::Killing { .. } => Self::Stopping,
+            State::Backoff { .. } => Self::Backoff,
+        }
+    }
+}
+
+impl UnitStatus {
+    /// A unit that has not been started yet.
+    pub fn new(name: &str, service: &str, address: Option<SocketAddr>) -> Self {
+        Self {
+            name: name.to_owned(),
+            service: service.to_owned(),
+            state: StateName::Stopped,
+            since: Timestamp::now(),
+            pid: None,
+            restarts: 0,
+            starts: 0,
+            address,
+            says: None,
+            reason: None,
+        }
+    }
+
+    /// Whether it serves.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.state, StateName::Ready | StateName::Reloading)
+    }
+
+    /// Takes over what the state machine knows.
+    pub(crate) fn follow(&mut self, unit: &Unit) {
+        let state = StateName::from(&unit.state);
+        if state != self.state {
+            self.since = Timestamp::now();
+        }
+        self.state = state;
+        self.restarts = unit.restarts;
+        self.reason.clone_from(&unit.reason);
+    }
+}
+
+impl Board {
+    /// The unit of this name.
+    pub fn unit(&self, name: &str) -> Option<&UnitStatus> {
+        self.units.iter().find(|unit| unit.name == name)
+    }
+
+    /// Whether each of these services and servers has an instance that serves.
+    pub fn are_ready<'a>(&self, services: impl IntoIterator<Item = &'a String>) -> bool {
+        let ready = |name: &String| self.units.iter().any(|unit| unit.service == *name && unit.is_ready());
+        services.into_iter().all(ready)
+    }
+
+    /// Whether everything serves.
+    pub fn all_ready(&self) -> bool {
+        self.phase == Phase::Running && self.units.iter().all(UnitStatus::is_ready)
+    }
+
+    /// Changes the unit of this name on a shared board; tells watchers only if something changed.
+    pub(crate) fn update(board: &watch::Sender<Board>, name: &str, change: impl FnOnce(&mut UnitStatus)) {
+        board.send_if_modified(|board| {
+            let Some(unit) = board.units.iter_mut().find(|unit| unit.name == name) else { return false };
+            let before = unit.clone();
+            change(unit);
+            *unit != before
+        });
+    }
+}

@@ -1,0 +1,133 @@
+//! Which processes a supervisor has started, written down, so that the next one can tell what a killed one left behind.
+//!
+//! A process is known by its id together with its start time, so that a reused id is never mistaken for it; members of
+//! its process group are known by the `INVOCATION_ID` they inherited. Never by a name.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use procfs::process::Process;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+/// One process that was started.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Record {
+    /// Process id; also that of its process group.
+    pub pid: i32,
+    /// When it started, in clock ticks since the machine did.
+    pub start_time: u64,
+    /// Its `INVOCATION_ID`.
+    pub invocation: String,
+}
+
+impl Record {
+    /// Describes a process that was just started.
+    ///
+    /// # Errors
+    /// It is gone already.
+    pub fn of(pid: i32, invocation: &str) -> io::Result<Self> {
+        let start_time = start_time(pid).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Self { pid, start_time, invocation: invocation.to_owned() })
+    }
+
+    /// The processes of this record that still live.
+    fn living(&self) -> Vec<i32> {
+        let leader = (start_time(self.pid) == Some(self.start_time)).then_some(self.pid);
+        let members = procfs::process::all_processes().into_iter().flatten().flatten().filter(|process| {
+            process.pid != self.pid
+                && process.stat().is_ok_and(|stat| stat.pgrp == self.pid && stat.state != 'Z')
+                && process.environ().is_ok_and(|variables| {
+                    let id = variables.get(std::ffi::OsStr::new("INVOCATION_ID"));
+                    id.is_some_and(|id| *id == *self.invocation)
+                })
+        });
+        leader.into_iter().chain(members.map(|process| process.pid)).collect()
+    }
+}
+
+fn start_time(pid: i32) -> Option<u64> {
+    let stat = Process::new(pid).ok()?.stat().ok()?;
+    (stat.state != 'Z').then_some(stat.starttime)
+}
+
+/// The folder of the records, one file a unit.
+#[derive(Debug, Clone)]
+pub struct Records {
+    folder: PathBuf,
+}
+
+impl Records {
+    /// Uses `folder`, and makes it if it is missing.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn at(folder: &Path) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// Writes down what runs as `unit`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn put(&self, unit: &str, record: &Record) -> io::Result<()> {
+        fs::write(self.folder.join(unit), serde_json::to_vec(record)?)
+    }
+
+    /// Forgets what ran as `unit`.
+    pub fn forget(&self, unit: &str) {
+        // A record that stays is harmless: it names a process that is gone.
+        let _ = fs::remove_file(self.folder.join(unit));
+    }
+
+    /// Ends whatever earlier supervisors left: it has `patience` to go by itself (it got the signal that its parent's
+    /// death sends), then gets SIGKILL. Returns the units that were found alive.
+    ///
+    /// # Errors
+    /// The records cannot be read, or a process cannot be ended.
+    pub async fn clean_up(&self, patience: Duration) -> io::Result<Vec<String>> {
+        let found = self.living()?;
+        let deadline = Instant::now() + patience;
+        let mut left = found.clone();
+        while !left.is_empty() {
+            if Instant::now() >= deadline {
+                left.iter().flat_map(|(_, pids)| pids).for_each(|pid| {
+                    // It may have gone in between.
+                    let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+                });
+            }
+            if Instant::now() >= deadline + Duration::from_secs(10) {
+                let names: Vec<&str> = left.iter().map(|(unit, _)| unit.as_str()).collect();
+                return Err(io::Error::other(format!("cannot end what an earlier run left: {}", names.join(", "))));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            left = self.living()?;
+        }
+        for entry in fs::read_dir(&self.folder)? {
+            fs::remove_file(entry?.path())?;
+        }
+        Ok(found.into_iter().map(|(unit, _)| unit).collect())
+    }
+
+    fn living(&self) -> io::Result<Vec<(String, Vec<i32>)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            // A half-written record is one of a process that its parent's death ended.
+            let Ok(record) = serde_json::from_slice::<Record>(&fs::read(entry.path())?) else { continue };
+            let pids = record.living();
+            if !pids.is_empty() {
+                found.push((entry.file_name().to_string_lossy().into_owned(), pids));
+            }
+        }
+        Ok(found)
+    }
+}

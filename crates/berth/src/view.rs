@@ -1,0 +1,178 @@
+//! What a person sees of a mesh: a table that keeps itself current on a terminal, a line for each change elsewhere.
+
+use std::{collections::BTreeMap, io, time::Duration};
+
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use console::Term;
+use jiff::{SignedDuration, Timestamp};
+use tokio::{sync::watch, time::timeout};
+
+use crate::{
+    supervisor::board::{Board, Phase, StateName, UnitStatus},
+    usage::{Sampler, Usage},
+};
+
+/// A changing board is drawn this often at most.
+const FRAME: Duration = Duration::from_millis(100);
+/// An unchanging one is drawn anew this often, for its numbers.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// All units as a table.
+pub fn table(board: &Board, usage: &BTreeMap<String, Usage>, width: Option<u16>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    match width {
+        Some(width) => table.set_width(width),
+        None => table.force_no_tty(),
+    };
+    table.set_header(["instance", "state", "pid", "cpu", "memory", "restarts", "address"]);
+    for unit in &board.units {
+        let used = usage.get(&unit.name);
+        table.add_row([
+            Cell::new(&unit.name),
+            state_cell(unit),
+            Cell::new(unit.pid.map(|pid| pid.to_string()).unwrap_or_default()),
+            Cell::new(used.map(|used| format!("{:.1} %", used.cpu_percent)).unwrap_or_default()),
+            Cell::new(used.map(|used| mebibytes(used.memory)).unwrap_or_default()),
+            Cell::new(unit.restarts),
+            Cell::new(unit.address.map(|address| address.to_string()).unwrap_or_default()),
+        ]);
+    }
+    table.to_string()
+}
+
+fn state_cell(unit: &UnitStatus) -> Cell {
+    let cell = Cell::new(format!("{} {}", unit.state.word(), age(unit.since)));
+    match unit.state {
+        StateName::Ready => cell.fg(Color::Green),
+        StateName::Backoff => cell.fg(Color::Red).add_attribute(Attribute::Bold),
+        StateName::Stopped => cell.fg(Color::DarkGrey),
+        StateName::Waiting | StateName::Starting | StateName::Reloading | StateName::Stopping => cell.fg(Color::Yellow),
+    }
+}
+
+fn age(since: Timestamp) -> String {
+    let seconds = Timestamp::now().duration_since(since).max(SignedDuration::ZERO).as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1024.0 * 1024.0))
+}
+
+/// Lines below the table: what failed, and why.
+fn failures(board: &Board) -> Vec<String> {
+    let failed = board.units.iter().filter(|unit| !unit.is_ready());
+    failed.filter_map(|unit| Some(format!("{}: {}", unit.name, unit.reason.as_ref()?))).collect()
+}
+
+/// Shows a board while it changes.
+#[derive(Debug)]
+pub struct View {
+    terminal: Term,
+    sampler: Sampler,
+    drawn: usize,
+    shown: BTreeMap<String, (StateName, u64)>,
+    phase: Option<Phase>,
+}
+
+impl View {
+    /// A view on standard output.
+    pub fn new() -> Self {
+        Self { terminal: Term::stdout(), sampler: Sampler::default(), drawn: 0, shown: BTreeMap::new(), phase: None }
+    }
+
+    /// Follows the board until `done` says so of it, or it goes away.
+    ///
+    /// # Errors
+    /// Nobody reads standard output any more.
+    pub async fn follow(
+        &mut self,
+        board: &mut watch::Receiver<Board>,
+        done: impl Fn(&Board) -> bool,
+    ) -> io::Result<()> {
+        loop {
+            let now = board.borrow_and_update().clone();
+            self.show(&now)?;
+            if done(&now) {
+                return Ok(());
+            }
+            match timeout(REFRESH, board.changed()).await {
+                Ok(Ok(())) => tokio::time::sleep(FRAME).await,
+                Ok(Err(_)) => return Ok(()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Prints something that stays. The table goes on below it.
+    ///
+    /// # Errors
+    /// Nobody reads standard output any more.
+    pub fn print(&mut self, text: &str) -> io::Result<()> {
+        self.erase()?;
+        self.terminal.write_line(text)
+    }
+
+    fn show(&mut self, board: &Board) -> io::Result<()> {
+        let (height, width) = self.terminal.size();
+        let needed = board.units.len() + 8;
+        if self.terminal.is_term() && usize::from(height) > needed {
+            return self.draw(board, width);
+        }
+        self.tell_changes(board)
+    }
+
+    fn draw(&mut self, board: &Board, width: u16) -> io::Result<()> {
+        let usage = self.sampler.sample(board);
+        let mut text = match board.phase {
+            Phase::Preparing => "preparing secrets, databases and configuration …".to_owned(),
+            Phase::Running | Phase::Stopping => table(board, &usage, Some(width)),
+        };
+        for line in failures(board).into_iter().take(5) {
+            text.push('\n');
+            text.extend(line.chars().take(usize::from(width).saturating_sub(1)));
+        }
+        if board.phase == Phase::Stopping {
+            text.push_str("\nstopping …");
+        }
+        self.erase()?;
+        self.terminal.write_line(&text)?;
+        self.drawn = text.lines().count();
+        Ok(())
+    }
+
+    fn erase(&mut self) -> io::Result<()> {
+        self.terminal.clear_last_lines(std::mem::take(&mut self.drawn))
+    }
+
+    fn tell_changes(&mut self, board: &Board) -> io::Result<()> {
+        if self.phase.replace(board.phase) != Some(board.phase) {
+            self.terminal.write_line(match board.phase {
+                Phase::Preparing => "preparing secrets, databases and configuration",
+                Phase::Running => "starting",
+                Phase::Stopping => "stopping",
+            })?;
+        }
+        for unit in &board.units {
+            let current = (unit.state, unit.starts);
+            if self.shown.insert(unit.name.clone(), current) == Some(current) {
+                continue;
+            }
+            let reason = unit.reason.as_ref().filter(|_| unit.state == StateName::Backoff);
+            let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+            self.terminal.write_line(&format!("{} {}{reason}", unit.name, unit.state.word()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self::new()
+    }
+}
