@@ -1,2 +1,91 @@
-//! Placeholder.
-fn main() {}
+//! The gateway's wiring.
+
+use std::{env, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use auth::internal::Minter;
+use axum::Router;
+use berth_http::{health::Health, server::Server, upstream::UpstreamMetrics};
+use gateway::{
+    AccessLog, Gateway, GatewayMetrics, Means, Reloadable,
+    listener::{ALPN, Listener},
+    read_plan,
+};
+use runtime::{
+    clock::Clock,
+    credentials::Credentials,
+    lifecycle::Lifecycle,
+    settings::Settings,
+    sockets,
+    telemetry::{self, Metrics},
+};
+use tls::{Identity, PublicCertificate};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// How long a start waits for every route to have an instance. After it the gateway serves what there is: a route
+/// without an instance answers 503, and is no reason to withhold the others.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long requests may take to end once the drain has begun.
+const GRACE: Duration = Duration::from_secs(25);
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tls::install_provider();
+    let settings = Settings::from_env()?;
+    telemetry::init(&settings);
+    let lifecycle = Lifecycle::start()?;
+    let plan_path = PathBuf::from(required("BERTH_PLAN", "the path of the resolved plan")?);
+    let public: SocketAddr = required("BERTH_PUBLIC_LISTEN", "the address of the public listener, as IP:PORT")?
+        .parse()
+        .context("BERTH_PUBLIC_LISTEN must be IP:PORT")?;
+
+    let credentials = Credentials::from_env()?;
+    let identity = Identity::load(&credentials, &settings.domain)?;
+    let certificate = PublicCertificate::load(&credentials)?;
+    let minter = Arc::new(Minter::load(&credentials, identity.id(), Clock::system())?);
+    let metrics = Metrics::new();
+    let means = Means {
+        identity: Arc::clone(&identity),
+        credentials,
+        minter,
+        clock: Clock::system(),
+        metrics: GatewayMetrics::register(&metrics),
+        upstream_metrics: UpstreamMetrics::register(&metrics),
+    };
+    let log = AccessLog::stdout(&settings.service, &settings.instance, &means.metrics)?;
+    let gateway = Gateway::start(read_plan(&plan_path)?, means.clone(), log)?;
+
+    let listener =
+        Listener::new(sockets::listener("https", public)?, certificate.server_config(&ALPN)?, gateway.clone());
+    let (health, warm) = (Health::new(), CancellationToken::new());
+    health.check("routes", {
+        let (gateway, warm) = (gateway.clone(), warm.clone());
+        move || std::future::ready(if warm.is_cancelled() { Ok(()) } else { Err(waiting_for(&gateway)) })
+    });
+    let internal = Server::new(&settings, identity, Router::new(), metrics, health).bind()?;
+    let reloadable = Reloadable { plan: plan_path, gateway: gateway.clone(), certificate, means };
+
+    tokio::spawn(reloadable.run(lifecycle.clone()));
+    tokio::join!(listener.serve(&lifecycle), internal.serve(&lifecycle), async {
+        tokio::select! {
+            _ = timeout(PATIENCE, gateway.all_up()) => {}
+            () = lifecycle.draining().cancelled_owned() => {}
+        }
+        warm.cancel();
+        lifecycle.ready();
+        lifecycle.drained(GRACE).await;
+    });
+    Ok(())
+}
+
+fn waiting_for(gateway: &Gateway) -> String {
+    format!("no instance is up yet of {}", gateway.unavailable().join(", "))
+}
+
+fn required(name: &str, meaning: &str) -> anyhow::Result<String> {
+    env::var(name)
+        .ok()
+        .filter(|value| !value.is_empty())
+        .with_context(|| format!("{name} is not set: set it to {meaning}"))
+}
