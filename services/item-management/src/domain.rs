@@ -26,11 +26,11 @@ fn invalid<T>(rule: impl Into<String>) -> Result<T, Invalid> {
 
 /// Declares a text that is checked when it comes in and trusted when it comes from the database.
 macro_rules! text {
-    ($(#[$doc:meta])* $name:ident, $check:expr) => {
-        $(#[$doc])*
+    ($(#[$attribute:meta])* $name:ident, $check:expr) => {
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema, ToSql, FromSql)]
         #[serde(try_from = "String")]
         #[postgres(transparent)]
+        $(#[$attribute])*
         pub struct $name(String);
 
         impl $name {
@@ -121,11 +121,11 @@ fn bounded(text: &str, longest: usize, lines: bool) -> Result<(), Invalid> {
 
 /// Declares a whole number that is checked when it comes in and trusted when it comes from the database.
 macro_rules! number {
-    ($(#[$doc:meta])* $name:ident, $range:expr) => {
-        $(#[$doc])*
+    ($(#[$attribute:meta])* $name:ident, $range:expr) => {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema, ToSql, FromSql)]
         #[serde(try_from = "i64")]
         #[postgres(transparent)]
+        $(#[$attribute])*
         pub struct $name(i64);
 
         impl $name {
@@ -287,14 +287,15 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> R
 
 impl ItemPatch {
     /// The item's fields after the patch.
-    pub fn applied(self, item: &Item) -> (Name, Option<Description>, Money) {
-        let price = self.price.unwrap_or_default();
+    pub fn applied(&self, item: &Item) -> (Name, Option<Description>, Money) {
+        let Self { name, description, price } = self;
+        let PricePatch { amount, currency } = price.clone().unwrap_or_default();
         (
-            self.name.unwrap_or_else(|| item.name.clone()),
-            self.description.unwrap_or_else(|| item.description.clone()),
+            name.as_ref().unwrap_or(&item.name).clone(),
+            description.as_ref().unwrap_or(&item.description).clone(),
             Money {
-                amount: price.amount.unwrap_or(item.price.amount),
-                currency: price.currency.unwrap_or_else(|| item.price.currency.clone()),
+                amount: amount.unwrap_or(item.price.amount),
+                currency: currency.unwrap_or_else(|| item.price.currency.clone()),
             },
         )
     }
@@ -727,3 +728,6 @@ pub struct QuoteLine {
     /// Units that could still be promised.
     pub stock_available: i64,
 }
+
+#[cfg(test)]
+mod tests;

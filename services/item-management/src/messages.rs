@@ -3,8 +3,6 @@
 //! It consumes the commands `documents.stock.*` of the order transaction and answers each with `items.reservation.*`; effect and
 //! answer commit together. It emits the facts `items.item.*` about what people did through the API.
 
-use std::collections::BTreeMap;
-
 use database::Transaction;
 use jiff::Timestamp;
 use outbox::{Event, Handler, HandlerError, NewEvent, Outbox};
@@ -22,6 +20,8 @@ use crate::{
 
 /// The stream the commands come from: that of the service which gives them.
 pub const STREAM: &str = "eshop-documents";
+/// What the service's own stream holds.
+pub const EMITTED: [&str; 1] = ["items.>"];
 /// The commands.
 pub const SUBJECTS: [&str; 1] = ["documents.stock.*"];
 
@@ -132,7 +132,7 @@ impl Fact<'_> {
     }
 
     /// Owes the world this fact, if the transaction commits; `initiator` is the subject of who did it.
-    pub async fn emit(&self, tx: &Transaction<'_>, initiator: &str) -> Result<(), database::Error> {
+    pub async fn emit(&self, tx: &Transaction<'_>, initiator: &str) -> Result<(), outbox::Error> {
         let (subject, aggregate_id) = self.address();
         let event = NewEvent {
             subject,
@@ -176,4 +176,154 @@ impl Handler for StockKeeper {
         Outbox::put(tx, reply).await?;
         Ok(())
     }
+}
+
+/// Promises all lines to the order, or none.
+async fn reserve(tx: &Transaction<'_>, command: Reserve, now: Timestamp) -> Result<Answer, HandlerError> {
+    let Reserve { order_id, deadline, lines } = command;
+    let lines = OrderLines::try_from(lines).map_err(permanent)?;
+    let known = store::lock_reservation(tx, order_id).await?;
+    if domain::decide(Command::Reserve, state(&known)).map_err(permanent)? == Step::Repeat {
+        return Ok(match known {
+            Some(Reservation { refusal: Some(refusal), .. }) => Answer::refused(order_id, refusal),
+            Some(Reservation { state: ReservationState::Released, .. }) => Answer::refused(order_id, Refusal::released()),
+            _ => Answer::Reserved { order_id },
+        });
+    }
+    let shelf = store::lock_shelf(tx, &lines.items(), false).await?;
+    match domain::reserve(&lines, &shelf) {
+        Ok(shelf) => {
+            let held = Reservation { state: ReservationState::Held, refusal: None };
+            store::insert_reservation(tx, order_id, &held, deadline, now).await?;
+            store::insert_lines(tx, order_id, &lines).await?;
+            store::write_shelf(tx, &shelf, now).await?;
+            Ok(Answer::Reserved { order_id })
+        }
+        Err(refusal) => {
+            let refused = Reservation { state: ReservationState::Refused, refusal: Some(refusal.clone()) };
+            store::insert_reservation(tx, order_id, &refused, deadline, now).await?;
+            Ok(Answer::refused(order_id, refusal))
+        }
+    }
+}
+
+/// Lets what the order holds leave the house.
+async fn take(tx: &Transaction<'_>, command: Settle, actor: &str, now: Timestamp) -> Result<Answer, HandlerError> {
+    let order_id = command.order_id;
+    let known = store::lock_reservation(tx, order_id).await?;
+    if domain::decide(Command::Take, state(&known)).map_err(permanent)? == Step::Take {
+        let lines = change_stock(tx, order_id, Stock::take, now).await?;
+        store::update_reservation(tx, order_id, ReservationState::Taken, now).await?;
+        let taken: Vec<_> = lines.iter().map(|(item, quantity)| (item, -quantity)).collect();
+        store::insert_entries(tx, entry(EntryKind::Taken, order_id, actor), &taken, now).await?;
+    }
+    Ok(Answer::Taken { order_id })
+}
+
+/// Gives what the order holds free, or makes sure that it will never hold anything.
+async fn release(tx: &Transaction<'_>, command: Settle, now: Timestamp) -> Result<Answer, HandlerError> {
+    let order_id = command.order_id;
+    let known = store::lock_reservation(tx, order_id).await?;
+    match domain::decide(Command::Release, state(&known)).map_err(permanent)? {
+        Step::Release => {
+            change_stock(tx, order_id, Stock::release, now).await?;
+            store::update_reservation(tx, order_id, ReservationState::Released, now).await?;
+        }
+        Step::Bury => {
+            let tombstone = Reservation { state: ReservationState::Released, refusal: None };
+            store::insert_reservation(tx, order_id, &tombstone, None, now).await?;
+        }
+        _ => {}
+    }
+    Ok(Answer::Released { order_id })
+}
+
+/// Puts what a credit note returns back on the shelf, of deleted items too.
+async fn put_back(tx: &Transaction<'_>, command: Return, actor: &str, now: Timestamp) -> Result<Answer, HandlerError> {
+    let Return { credit_note_id, order_id, lines } = command;
+    let lines = OrderLines::try_from(lines).map_err(permanent)?;
+    let known = store::lock_reservation(tx, order_id).await?;
+    if domain::decide(Command::Return, state(&known)).map_err(permanent)? == Step::Wait {
+        return Err(HandlerError::Retry(format!("the stock of order {order_id} is not taken yet").into()));
+    }
+    if store::insert_return(tx, credit_note_id, order_id, now).await? {
+        let counted = store::add_returned(tx, order_id, &lines).await.map_err(|error| match error.constraint() {
+            Some(store::RETURNED_WITHIN_TAKEN) => permanent("more would be returned than the order took"),
+            _ => error.into(),
+        })?;
+        if counted != lines.items().len() as u64 {
+            return Err(permanent("an item would be returned that the order did not take"));
+        }
+        let shelf = store::lock_shelf(tx, &lines.items(), true).await?;
+        let shelf = domain::change_each(&lines, &shelf, Stock::put_back).map_err(permanent)?;
+        store::write_shelf(tx, &shelf, now).await?;
+        let returned: Vec<_> = lines.iter().collect();
+        store::insert_entries(tx, entry(EntryKind::Returned, credit_note_id, actor), &returned, now).await?;
+    }
+    Ok(Answer::Returned { credit_note_id })
+}
+
+/// Applies `change` to the stock of everything the order holds, and tells what that is.
+async fn change_stock(
+    tx: &Transaction<'_>,
+    order_id: Uuid,
+    change: fn(Stock, i64) -> Result<Stock, StockError>,
+    now: Timestamp,
+) -> Result<OrderLines, HandlerError> {
+    let lines = store::list_lines(tx, order_id).await?;
+    let shelf = store::lock_shelf(tx, &lines.items(), false).await?;
+    let shelf = domain::change_each(&lines, &shelf, change).map_err(permanent)?;
+    store::write_shelf(tx, &shelf, now).await?;
+    Ok(lines)
+}
+
+fn entry(kind: EntryKind, reference: Uuid, actor: &str) -> Entry<'_> {
+    Entry { kind, reason: None, reference: Some(reference), actor, idempotency_key: None }
+}
+
+fn state(known: &Option<Reservation>) -> Option<ReservationState> {
+    known.as_ref().map(|reservation| reservation.state)
+}
+
+/// Who caused the command: the person behind the document, else the service that gave it.
+fn actor(event: &Event) -> &str {
+    event.initiator.as_deref().unwrap_or(STREAM)
+}
+
+/// Reads a command, which must be about the aggregate it is addressed to.
+fn read<T: DeserializeOwned + About>(event: &Event) -> Result<T, HandlerError> {
+    let command = T::deserialize(&event.data).map_err(permanent)?;
+    if command.about() == event.aggregate.id {
+        Ok(command)
+    } else {
+        Err(permanent(format!("the command is about {}, but stands in the history of {}", command.about(), event.aggregate)))
+    }
+}
+
+/// What a command is about.
+trait About {
+    /// The aggregate in whose history it must stand.
+    fn about(&self) -> Uuid;
+}
+
+impl About for Reserve {
+    fn about(&self) -> Uuid {
+        self.order_id
+    }
+}
+
+impl About for Settle {
+    fn about(&self) -> Uuid {
+        self.order_id
+    }
+}
+
+impl About for Return {
+    fn about(&self) -> Uuid {
+        self.credit_note_id
+    }
+}
+
+fn permanent(reason: impl ToString) -> HandlerError {
+    HandlerError::Permanent(reason.to_string())
 }

@@ -4,9 +4,10 @@
 //! Whoever changes the stock of several items locks them all with one [`lock_shelf`], which locks in the order of item ids, and
 //! locks a [`reservation`](lock_reservation) before its items: so nobody waits for each other in a circle.
 
-use database::{Error, Row, Statements, Transaction};
+use database::{Database, Error, MigrateError, Row, Statements, Transaction};
 use jiff::Timestamp;
 use postgres_types::Json;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::domain::{
@@ -14,11 +15,13 @@ use crate::domain::{
     Refusal, ReservationState, Search, Shelf, Stock, StockEntry,
 };
 
-database::refinery::embed_migrations!("migrations");
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
 
-/// The schema's history, and the table that records what of it has been applied.
-pub fn schema() -> (database::refinery::Runner, &'static str) {
-    (migrations::runner(), "item_management_migrations")
+/// Brings the service's own tables up to date, see [`Database::migrate`].
+pub async fn migrate(database: &Database, stop: &CancellationToken) -> Result<(), MigrateError> {
+    database.migrate(embedded::migrations::runner(), "item_management_migrations", stop).await
 }
 
 /// The unique index that keeps two items from having one sku.
@@ -204,7 +207,7 @@ pub struct Entry<'a> {
     pub idempotency_key: Option<&'a str>,
 }
 
-/// Writes one line of the ledger for each item of `changes`, with the stock after it from `shelf`.
+/// Writes one line of the ledger for each item and change of its stock on hand, with the item's stock as it is now.
 pub async fn insert_entries(
     tx: &Transaction<'_>,
     entry: Entry<'_>,

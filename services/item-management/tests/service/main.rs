@@ -1,0 +1,11 @@
+//! The service against a real PostgreSQL: each SQL statement, the order transaction, and every operation over HTTP as the
+//! router sees it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+
+mod api;
+mod authorization;
+mod availability;
+mod bad_input;
+mod order_transaction;
+mod store;
+mod world;
