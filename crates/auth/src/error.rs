@@ -95,7 +95,14 @@ impl From<TokenError> for Problem {
         if error.is_unavailable() {
             problem::UNAVAILABLE.detail(error.to_string()).retry_after(std::time::Duration::from_secs(1))
         } else {
-            problem::UNAUTHENTICATED.detail(error.to_string())
+            // RFC 6750 §3.1: a request without a token is told the scheme and no more.
+            let challenge = match error {
+                TokenError::Absent => "Bearer",
+                _ => r#"Bearer error="invalid_token""#,
+            };
+            problem::UNAUTHENTICATED
+                .detail(error.to_string())
+                .header(http::header::WWW_AUTHENTICATE, http::HeaderValue::from_static(challenge))
         }
     }
 }
