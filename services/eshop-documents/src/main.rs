@@ -1,2 +1,127 @@
-//! Placeholder.
-fn main() {}
+//! The daemon: everything it is made of, on one page.
+
+use std::{env, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use auth::internal::{Minter, Verifier};
+use berth_http::{
+    client::{self, PeerClient},
+    health::Health,
+    server::{self, Server},
+    upstream::UpstreamMetrics,
+};
+use database::{Database, PoolLimits};
+use eshop_documents::{
+    api::{self, App},
+    domain::Patience,
+    messages,
+    outcomes::Outcomes,
+    quotes::{self, Quotes},
+    store::Store,
+    sweeper,
+};
+use outbox::{Consumer, Events, Outbox, Relay, RelayOptions};
+use runtime::{
+    clock::Clock,
+    credentials::Credentials,
+    lifecycle::Lifecycle,
+    settings::Settings,
+    telemetry::{self, Metrics},
+};
+use tls::{Identity, SpiffeId};
+
+/// How long requests may still run once the service was told to stop.
+const GRACE: Duration = Duration::from_secs(25);
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tls::install_provider();
+    let settings = Settings::from_env()?;
+    let credentials = Credentials::from_env()?;
+    let identity = Identity::load(&credentials, &settings.domain)?;
+    match env::args().nth(1).as_deref() {
+        None => serve(settings, credentials, identity).await,
+        Some("healthcheck") => Ok(server::probe(&settings, &identity).await?),
+        Some(other) => bail!("unknown argument {other:?}: there is `healthcheck`, or none to serve"),
+    }
+}
+
+async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Identity>) -> anyhow::Result<()> {
+    telemetry::init(&settings);
+    let lifecycle = Lifecycle::start()?;
+    let (stop, metrics, clock) = (lifecycle.draining(), Metrics::new(), Clock::system());
+
+    let database = Database::connect(&settings, &credentials, Some(Arc::clone(&identity)), PoolLimits::default())?;
+    let outbox = Outbox::new(&metrics);
+    let store = Store::new(database.clone(), outbox.clone());
+    store.migrate(&stop).await?;
+
+    let minter = Arc::new(Minter::load(&credentials, identity.id(), clock.clone())?);
+    let verifier = Arc::new(Verifier::load(&credentials, identity.id(), clock)?);
+    let peer = SpiffeId::new(&settings.domain, quotes::PEER)?;
+    let limits = client::Limits::default();
+    let client = PeerClient::new(&settings, &identity, quotes::PEER, limits, &UpstreamMetrics::register(&metrics))?;
+    let app = App {
+        store: store.clone(),
+        quotes: Quotes::new(client, Arc::clone(&minter), peer),
+        outcomes: Outcomes::default(),
+        authorizer: Arc::new(api::authorizer()?),
+        patience: patience()?,
+    };
+
+    // Without the event server orders are still taken: they wait in the outbox.
+    let health = Health::new();
+    let pinged = database.clone();
+    health.check("database", move || {
+        let database = pinged.clone();
+        async move { database.ping().await.map_err(|error| error.to_string()) }
+    });
+
+    let events = Events::connect(&settings, &credentials, &identity).await?;
+    let emitting = RelayOptions::emitting(messages::EMITTED);
+    let relay = Relay::new(database.clone(), events.clone(), outbox.clone(), emitting);
+    let answers = Consumer::new(database, events, outbox, messages::STREAM, messages::SUBJECTS, messages::Answers);
+    let tasks = lifecycle.tasks();
+    let until = stop.clone();
+    tasks.spawn(async move { relay.run(until).await });
+    tasks.spawn(answers.run(stop.clone()));
+    tasks.spawn(app.outcomes.clone().run(store.clone(), stop.clone()));
+    tasks.spawn(sweeper::run(store, stop));
+    tokio::spawn(reload(lifecycle.clone(), credentials, Arc::clone(&identity), minter, Arc::clone(&verifier)));
+
+    Server::new(&settings, identity, api::router(app, verifier), metrics, health).serve(&lifecycle).await?;
+    lifecycle.drained(GRACE).await;
+    Ok(())
+}
+
+/// Takes up rotated credentials on SIGHUP. One that is not usable leaves what was there in place.
+async fn reload(
+    lifecycle: Lifecycle,
+    credentials: Credentials,
+    identity: Arc<Identity>,
+    minter: Arc<Minter>,
+    verifier: Arc<Verifier>,
+) {
+    let mut reloads = lifecycle.reloads();
+    while reloads.changed().await.is_ok() {
+        lifecycle.reloading();
+        let results = [
+            identity.reload().map_err(anyhow::Error::from),
+            minter.reload(&credentials).map_err(anyhow::Error::from),
+            verifier.reload(&credentials).map_err(anyhow::Error::from),
+        ];
+        for error in results.into_iter().filter_map(Result::err) {
+            tracing::error!(%error, "a credential was not reloaded; the old one stays");
+        }
+        lifecycle.ready();
+    }
+}
+
+/// `BERTH_ORDER_DEADLINE_SECONDS`, if set.
+fn patience() -> anyhow::Result<Patience> {
+    const VARIABLE: &str = "BERTH_ORDER_DEADLINE_SECONDS";
+    match env::var(VARIABLE) {
+        Err(env::VarError::NotPresent) => Ok(Patience::default()),
+        value => value.map_err(anyhow::Error::from).and_then(|text| Ok(text.parse()?)).context(VARIABLE),
+    }
+}
