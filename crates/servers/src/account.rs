@@ -36,10 +36,7 @@ impl Account {
         }
         ["postgres", "nobody"].into_iter().find_map(|name| {
             let user = nix::unistd::User::from_name(name).ok().flatten()?;
-            Some(Account {
-                uid: user.uid.as_raw(),
-                gid: user.gid.as_raw(),
-            })
+            Some(Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
         })
     }
 
@@ -53,8 +50,7 @@ pub(crate) fn hand_over(path: &Path, account: Option<Account>) -> Result<(), Err
     let Some(account) = account else {
         return Ok(());
     };
-    chown(path, Some(account.uid), Some(account.gid))
-        .map_err(Error::io("cannot change the owner of", path))
+    chown(path, Some(account.uid), Some(account.gid)).map_err(Error::io("cannot change the owner of", path))
 }
 
 /// Where data that `account` must reach can be kept: `preferred`, or, where a folder above it is closed to others,
@@ -70,10 +66,7 @@ pub fn data_home(preferred: &Path, account: Option<Account>) -> Result<PathBuf, 
     };
     create(preferred)?;
     let absolute = fs::canonicalize(preferred).map_err(Error::io("cannot resolve", preferred))?;
-    if absolute
-        .ancestors()
-        .all(|folder| may_enter(folder, account))
-    {
+    if absolute.ancestors().all(|folder| may_enter(folder, account)) {
         return Ok(absolute);
     }
     let digest = Sha256::digest(absolute.as_os_str().as_encoded_bytes());
@@ -81,8 +74,7 @@ pub fn data_home(preferred: &Path, account: Option<Account>) -> Result<PathBuf, 
     let elsewhere = Path::new("/var/lib/berth").join(name);
     create(&elsewhere)?;
     for folder in [Path::new("/var/lib/berth"), elsewhere.as_path()] {
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o711))
-            .map_err(Error::io("cannot open", folder))?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o711)).map_err(Error::io("cannot open", folder))?;
     }
     Ok(elsewhere)
 }
@@ -116,10 +108,7 @@ mod tests {
     #[test]
     fn a_closed_folder_is_told_from_an_open_one() {
         let folder = tempfile::tempdir().unwrap();
-        let stranger = Account {
-            uid: 4_000_000,
-            gid: 4_000_000,
-        };
+        let stranger = Account { uid: 4_000_000, gid: 4_000_000 };
         for (mode, enters) in [(0o700, false), (0o711, true), (0o750, false), (0o755, true)] {
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(may_enter(folder.path(), stranger), enters, "{mode:o}");

@@ -63,11 +63,7 @@ pub enum Error {
 impl Error {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
-        move |source| Error::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Error::Io { action, path, source }
     }
 }
 
@@ -122,9 +118,7 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> Result<String, Error> 
         // A program that dies early closes the pipe; its exit status says why.
         let _ = stdin.write_all(input);
     }
-    let output = child
-        .wait_with_output()
-        .map_err(Error::io("cannot wait for", &at))?;
+    let output = child.wait_with_output().map_err(Error::io("cannot wait for", &at))?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
     if output.status.success() {

@@ -51,8 +51,7 @@ impl Nats {
         fs::create_dir_all(&store).map_err(Error::io("cannot create", &store))?;
         let file = self.file();
         let next = file.with_extension("next");
-        fs::write(&next, format!("{:#}\n", self.configuration()))
-            .map_err(Error::io("cannot write", &next))?;
+        fs::write(&next, format!("{:#}\n", self.configuration())).map_err(Error::io("cannot write", &next))?;
         fs::rename(&next, &file).map_err(Error::io("cannot rename", &next))
     }
 
@@ -99,10 +98,7 @@ impl Nats {
         }
         if !self.users.is_empty() {
             let users: Vec<Value> = self.users.iter().map(User::entry).collect();
-            settings.insert(
-                "authorization".into(),
-                json!({ "timeout": 5, "users": users }),
-            );
+            settings.insert("authorization".into(), json!({ "timeout": 5, "users": users }));
         }
         configuration
     }

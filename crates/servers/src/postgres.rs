@@ -122,16 +122,10 @@ impl Postgres {
 
     fn execute_in(&self, folder: &Path, sql: &str) -> Result<(), Error> {
         let mut single = self.as_account("postgres", folder);
-        single
-            .args(["--single", "-j", "-D"])
-            .arg(folder)
-            .arg("postgres");
+        single.args(["--single", "-j", "-D"]).arg(folder).arg("postgres");
         let output = run(&mut single, sql.as_bytes())?;
         // In single-user mode a failed statement is reported, but the program still ends well.
-        let Some(error) = output
-            .lines()
-            .find(|line| line.contains("ERROR:") || line.contains("FATAL:"))
-        else {
+        let Some(error) = output.lines().find(|line| line.contains("ERROR:") || line.contains("FATAL:")) else {
             return Ok(());
         };
         Err(Error::Failed {
@@ -154,13 +148,7 @@ impl Postgres {
         let ssl = self.copy_certificates()?;
         self.write("postgresql.conf", &self.configuration(ssl))?;
         let kind = if ssl { "hostssl" } else { "host" };
-        self.write(
-            "pg_hba.conf",
-            &format!(
-                "{kind} \"{}\" \"{}\" all scram-sha-256\n",
-                owner.database, owner.role
-            ),
-        )
+        self.write("pg_hba.conf", &format!("{kind} \"{}\" \"{}\" all scram-sha-256\n", owner.database, owner.role))
     }
 
     /// PostgreSQL insists on owning its key, and the credentials belong to whoever runs the mesh: so it gets a copy.
@@ -168,11 +156,7 @@ impl Postgres {
         let Some(tls) = &self.tls else {
             return Ok(false);
         };
-        for (from, name) in [
-            (&tls.cert, "tls-cert.pem"),
-            (&tls.key, "tls-key.pem"),
-            (&tls.ca, "mesh-ca.pem"),
-        ] {
+        for (from, name) in [(&tls.cert, "tls-cert.pem"), (&tls.key, "tls-key.pem"), (&tls.ca, "mesh-ca.pem")] {
             let content = fs::read_to_string(from).map_err(Error::io("cannot read", from))?;
             self.write(name, &content)?;
         }
@@ -183,8 +167,7 @@ impl Postgres {
         let path = self.data.join(name);
         let next = self.data.join(format!("{name}.next"));
         fs::write(&next, "").map_err(Error::io("cannot write", &next))?;
-        fs::set_permissions(&next, fs::Permissions::from_mode(0o600))
-            .map_err(Error::io("cannot close", &next))?;
+        fs::set_permissions(&next, fs::Permissions::from_mode(0o600)).map_err(Error::io("cannot close", &next))?;
         fs::write(&next, content).map_err(Error::io("cannot write", &next))?;
         hand_over(&next, self.account)?;
         fs::rename(&next, &path).map_err(Error::io("cannot rename", &next))
@@ -197,10 +180,7 @@ impl Postgres {
             ("port", self.port.to_string()),
             ("unix_socket_directories", "''".into()),
             ("max_connections", self.max_connections.to_string()),
-            (
-                "shared_buffers",
-                format!("'{}kB'", (self.shared_buffers / 1024).max(128)),
-            ),
+            ("shared_buffers", format!("'{}kB'", (self.shared_buffers / 1024).max(128))),
             ("fsync", on(self.durable).into()),
             ("synchronous_commit", "on".into()),
             ("full_page_writes", on(self.durable).into()),
@@ -223,13 +203,8 @@ impl Postgres {
                 ("ssl_ca_file", "'mesh-ca.pem'".into()),
             ]);
         }
-        let lines = settings
-            .into_iter()
-            .map(|(name, value)| format!("{name} = {value}\n"));
-        ["# Written at every start; changes are lost.\n".to_owned()]
-            .into_iter()
-            .chain(lines)
-            .collect()
+        let lines = settings.into_iter().map(|(name, value)| format!("{name} = {value}\n"));
+        ["# Written at every start; changes are lost.\n".to_owned()].into_iter().chain(lines).collect()
     }
 }
 
@@ -251,10 +226,7 @@ fn plain_name(field: &'static str, value: &str) -> Result<(), Error> {
     if (1..=63).contains(&value.len()) && value.chars().all(plain) {
         return Ok(());
     }
-    Err(Error::Name {
-        field,
-        value: value.to_owned(),
-    })
+    Err(Error::Name { field, value: value.to_owned() })
 }
 
 #[cfg(test)]
@@ -271,11 +243,7 @@ mod tests {
 
     #[test]
     fn a_quote_in_a_password_stays_inside_the_statement() {
-        let sql = owner_sql(Owner {
-            role: "r",
-            database: "d",
-            password: "a'b",
-        });
+        let sql = owner_sql(Owner { role: "r", database: "d", password: "a'b" });
         assert!(sql.contains("PASSWORD 'a''b'"));
     }
 }

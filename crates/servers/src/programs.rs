@@ -27,10 +27,7 @@ impl PostgresPrograms {
     /// None was found; the message says how to get one.
     pub fn find() -> Result<Self, Error> {
         let on_path = search_path();
-        let distribution = ["/usr/lib/postgresql", "/usr"]
-            .into_iter()
-            .flat_map(subfolders)
-            .map(|f| f.join("bin"));
+        let distribution = ["/usr/lib/postgresql", "/usr"].into_iter().flat_map(subfolders).map(|f| f.join("bin"));
         on_path
             .into_iter()
             .chain(distribution)
@@ -86,18 +83,14 @@ impl NatsProgram {
 }
 
 fn search_path() -> Vec<PathBuf> {
-    env::var_os("PATH")
-        .map(|path| env::split_paths(&path).collect())
-        .unwrap_or_default()
+    env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default()
 }
 
 fn subfolders(parent: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(parent) else {
         return Vec::new();
     };
-    entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect()
+    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
 fn version_of(program: &Path) -> Option<String> {
@@ -111,11 +104,7 @@ fn major_of(postgres: &Path) -> Option<u32> {
 /// `postgres (PostgreSQL) 15.18 (Debian …)` is 15; so is `… 15beta1`.
 fn postgres_major(text: &str) -> Option<u32> {
     let number = text.split("(PostgreSQL) ").nth(1)?;
-    number
-        .split(|c: char| !c.is_ascii_digit())
-        .next()?
-        .parse()
-        .ok()
+    number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// `nats-server: v2.15.1` is (2, 15).
@@ -130,10 +119,7 @@ mod tests {
 
     #[test]
     fn versions_are_read_from_what_the_programs_print() {
-        assert_eq!(
-            postgres_major("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"),
-            Some(15)
-        );
+        assert_eq!(postgres_major("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
         assert_eq!(postgres_major("postgres (PostgreSQL) 18beta1"), Some(18));
         assert_eq!(postgres_major("something else"), None);
         assert_eq!(nats_version("nats-server: v2.15.1\n"), Some((2, 15)));

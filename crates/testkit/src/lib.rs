@@ -3,10 +3,7 @@
 //! Every test starts what it needs and owns it alone, so tests run in parallel, kill their servers as they like, and
 //! leave nothing behind. No fixed port: each server gets a random address of the loopback network 127.0.0.0/8.
 //! Only tests depend on this crate.
-#![allow(
-    clippy::expect_used,
-    reason = "a test that cannot have its servers is to fail at once, loudly"
-)]
+#![allow(clippy::expect_used, reason = "a test that cannot have its servers is to fail at once, loudly")]
 
 mod nats;
 mod postgres;
@@ -21,12 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// A random loopback address. Two servers that draw the same one notice when they bind.
 fn random_loopback() -> Ipv4Addr {
-    Ipv4Addr::new(
-        127,
-        rand::random_range(1..=254),
-        rand::random_range(0..=255),
-        rand::random_range(1..=254),
-    )
+    Ipv4Addr::new(127, rand::random_range(1..=254), rand::random_range(0..=255), rand::random_range(1..=254))
 }
 
 /// Waits until `probe` gives a value, asking again every 20 ms, and returns it.
@@ -41,11 +33,7 @@ pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Option<T>) ->
 ///
 /// # Panics
 /// After `limit`; the message names `what` was awaited.
-pub async fn eventually_within<T>(
-    limit: Duration,
-    what: &str,
-    mut probe: impl AsyncFnMut() -> Option<T>,
-) -> T {
+pub async fn eventually_within<T>(limit: Duration, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
     loop {
         let left = end.saturating_duration_since(Instant::now());

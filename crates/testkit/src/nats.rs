@@ -22,10 +22,7 @@ impl Nats {
     /// # Panics
     /// There is no nats-server on this machine, or it does not start.
     pub async fn start() -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("berth-nats-")
-            .tempdir()
-            .expect("cannot make a temporary folder");
+        let folder = tempfile::Builder::new().prefix("berth-nats-").tempdir().expect("cannot make a temporary folder");
         loop {
             let address = SocketAddr::from((random_loopback(), 4222));
             let server = servers::nats::Nats {
@@ -41,16 +38,9 @@ impl Nats {
             server.prepare().expect("cannot prepare NATS");
             let mut process = Process::new(server.launch(), &folder.path().join("log"));
             process.start();
-            let started = eventually("NATS to answer", async || {
-                greets(address, &mut process).await
-            })
-            .await;
+            let started = eventually("NATS to answer", async || greets(address, &mut process).await).await;
             if started {
-                return Self {
-                    address,
-                    process,
-                    folder,
-                };
+                return Self { address, process, folder };
             }
         }
     }
@@ -72,10 +62,7 @@ impl Nats {
     pub async fn restart(&mut self) {
         self.kill();
         self.process.start();
-        let started = eventually("NATS to answer again", async || {
-            greets(self.address, &mut self.process).await
-        })
-        .await;
+        let started = eventually("NATS to answer again", async || greets(self.address, &mut self.process).await).await;
         assert!(started, "NATS did not start again:\n{}", self.process.log());
     }
 
@@ -101,12 +88,7 @@ async fn greets(address: SocketAddr, process: &mut Process) -> Option<bool> {
         return Some(false);
     }
     let mut greeting = [0; 5];
-    TcpStream::connect(address)
-        .await
-        .ok()?
-        .read_exact(&mut greeting)
-        .await
-        .ok()?;
+    TcpStream::connect(address).await.ok()?.read_exact(&mut greeting).await.ok()?;
     (&greeting == b"INFO ").then_some(true)
 }
 
@@ -125,17 +107,9 @@ mod tests {
             ..Default::default()
         };
         jetstream.create_stream(stream).await.unwrap();
-        jetstream
-            .publish("s.a", "kept".into())
-            .await
-            .unwrap()
-            .await
-            .unwrap();
+        jetstream.publish("s.a", "kept".into()).await.unwrap().await.unwrap();
         nats.restart().await;
-        let info = eventually("the stream", async || {
-            jetstream.get_stream("s").await.ok()?.get_info().await.ok()
-        })
-        .await;
+        let info = eventually("the stream", async || jetstream.get_stream("s").await.ok()?.get_info().await.ok()).await;
         assert_eq!(info.state.messages, 1);
     }
 }

@@ -43,11 +43,7 @@ impl TestDatabase {
     /// The server does not let it in.
     pub async fn client(&self) -> tokio_postgres::Client {
         let mut config: tokio_postgres::Config = self.url.parse().expect("the URL is ours");
-        let (client, connection) = config
-            .password(&self.password)
-            .connect(NoTls)
-            .await
-            .expect("cannot connect");
+        let (client, connection) = config.password(&self.password).connect(NoTls).await.expect("cannot connect");
         tokio::spawn(connection);
         client
     }
@@ -60,12 +56,8 @@ impl Postgres {
     /// There is no PostgreSQL on this machine, or it does not start.
     pub async fn start() -> Self {
         let programs = PostgresPrograms::find().expect("cannot test without PostgreSQL");
-        let folder = tempfile::Builder::new()
-            .prefix("berth-pg-")
-            .tempdir()
-            .expect("cannot make a temporary folder");
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))
-            .expect("cannot open the folder");
+        let folder = tempfile::Builder::new().prefix("berth-pg-").tempdir().expect("cannot make a temporary folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).expect("cannot open the folder");
         loop {
             let host = IpAddr::from(random_loopback());
             let server = servers::postgres::Postgres {
@@ -83,12 +75,7 @@ impl Postgres {
             let mut process = Process::new(server.launch(), &folder.path().join("log"));
             process.start();
             if ready(&server, &mut process).await {
-                return Self {
-                    host,
-                    process,
-                    databases: AtomicU32::new(0),
-                    _folder: folder,
-                };
+                return Self { host, process, databases: AtomicU32::new(0), _folder: folder };
             }
         }
     }
@@ -101,18 +88,12 @@ impl Postgres {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
         let name = format!("{name}-{number}");
         let first = self.handle("first").client().await;
-        first
-            .batch_execute(&format!("CREATE DATABASE \"{name}\""))
-            .await
-            .expect("cannot create a database");
+        first.batch_execute(&format!("CREATE DATABASE \"{name}\"")).await.expect("cannot create a database");
         self.handle(&name)
     }
 
     fn handle(&self, database: &str) -> TestDatabase {
-        TestDatabase {
-            url: format!("postgresql://{ROLE}@{}:{PORT}/{database}", self.host),
-            password: PASSWORD.into(),
-        }
+        TestDatabase { url: format!("postgresql://{ROLE}@{}:{PORT}/{database}", self.host), password: PASSWORD.into() }
     }
 
     /// Ends it as a power cut of the process would (SIGKILL to the postmaster; its children follow).
@@ -133,12 +114,7 @@ impl Postgres {
                 self.process.start();
             }
             let mut config: tokio_postgres::Config = self.handle("first").url.parse().ok()?;
-            config
-                .password(PASSWORD)
-                .connect(NoTls)
-                .await
-                .ok()
-                .map(drop)
+            config.password(PASSWORD).connect(NoTls).await.ok().map(drop)
         })
         .await;
     }
@@ -146,11 +122,7 @@ impl Postgres {
 
 /// Makes the data folder, with a role that may do everything: tests make databases freely and cut connections.
 fn prepare(server: &servers::postgres::Postgres) -> Result<(), servers::Error> {
-    server.prepare(Owner {
-        role: ROLE,
-        database: "first",
-        password: PASSWORD,
-    })?;
+    server.prepare(Owner { role: ROLE, database: "first", password: PASSWORD })?;
     server.execute_offline(&format!("ALTER ROLE {ROLE} SUPERUSER;\n\n"))?;
     let rule = format!("host all {ROLE} all scram-sha-256\n");
     fs::write(server.data.join("pg_hba.conf"), rule).expect("cannot write pg_hba.conf");
@@ -163,11 +135,7 @@ async fn ready(server: &servers::postgres::Postgres, process: &mut Process) -> b
         if process.ended() {
             return Some(false);
         }
-        let status = Command::new(&probe.program)
-            .args(&probe.args)
-            .status()
-            .await
-            .ok()?;
+        let status = Command::new(&probe.program).args(&probe.args).status().await.ok()?;
         status.success().then_some(true)
     })
     .await
@@ -182,18 +150,9 @@ mod tests {
         let mut postgres = Postgres::start().await;
         let database = postgres.database("kept").await;
         let client = database.client().await;
-        client
-            .batch_execute("CREATE TABLE t AS SELECT 7 AS n")
-            .await
-            .unwrap();
+        client.batch_execute("CREATE TABLE t AS SELECT 7 AS n").await.unwrap();
         postgres.restart().await;
-        let n: i32 = database
-            .client()
-            .await
-            .query_one("SELECT n FROM t", &[])
-            .await
-            .unwrap()
-            .get(0);
+        let n: i32 = database.client().await.query_one("SELECT n FROM t", &[]).await.unwrap().get(0);
         assert_eq!(n, 7);
     }
 }

@@ -19,36 +19,20 @@ pub(crate) struct Process {
 impl Process {
     /// `log` takes what the server writes.
     pub(crate) fn new(launch: Launch, log: &Path) -> Self {
-        Self {
-            launch,
-            log: log.to_owned(),
-            child: None,
-        }
+        Self { launch, log: log.to_owned(), child: None }
     }
 
     pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "the server runs already");
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .expect("cannot open the server's log");
+        let log = File::options().create(true).append(true).open(&self.log).expect("cannot open the server's log");
         let errors = log.try_clone().expect("cannot share the server's log");
-        let child = self
-            .launch
-            .command()
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .spawn();
+        let child = self.launch.command().stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
         self.child = Some(child.expect("cannot start the server"));
     }
 
     /// Whether it ended by itself.
     pub(crate) fn ended(&mut self) -> bool {
-        self.child
-            .as_mut()
-            .is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))))
+        self.child.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))))
     }
 
     /// SIGKILL, and waits until it is gone.
