@@ -3,6 +3,7 @@
 
 mod idempotency;
 mod json;
+mod objects;
 mod path;
 mod prefer;
 mod query;

@@ -7,7 +7,6 @@ use std::{
 };
 
 use http::Method;
-use serde_json::Value;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema, path::PathItem},
@@ -202,17 +201,9 @@ struct FieldErrorDocument {
     message: String,
 }
 
-/// The document as JSON, for `GET …/openapi.json`.
-///
-/// # Errors
-/// When the document has no JSON form.
-pub fn to_json(document: &OpenApi) -> Result<Value, serde_json::Error> {
-    serde_json::to_value(document)
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -252,7 +243,7 @@ mod tests {
     fn each_operation_gets_the_problems_that_fit_it() {
         let mut document = document();
         add_standard_problems(&mut document);
-        let json = to_json(&document).unwrap();
+        let json = serde_json::to_value(&document).unwrap();
         assert_eq!(statuses(&json, "/items", "get"), ["200", "401", "403", "500", "503"]);
         assert_eq!(statuses(&json, "/items", "post"), ["400", "408", "413", "415", "422", "500", "503"]);
         assert_eq!(statuses(&json, "/items/{id}", "delete"), ["400", "500", "503"]);

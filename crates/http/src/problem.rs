@@ -109,6 +109,8 @@ common! {
     UNSUPPORTED_MEDIA_TYPE = ("unsupported-media-type", 415, "The media type is not supported");
     /// The body can be read and a field of it is wrong.
     INVALID_FIELD = ("invalid-field", 422, "A field is invalid");
+    /// An idempotency key came with another request than before.
+    IDEMPOTENCY_KEY_REUSED = ("idempotency-key-reused", 422, "The idempotency key belongs to another request");
     /// A write must say which version it is based on.
     PRECONDITION_REQUIRED = ("precondition-required", 428, "A precondition is required");
     /// The caller sends more than its share.

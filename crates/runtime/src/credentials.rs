@@ -33,9 +33,7 @@ impl Credentials {
 
     /// A given folder.
     pub fn at(directory: impl Into<PathBuf>) -> Self {
-        Self {
-            directory: directory.into(),
-        }
+        Self { directory: directory.into() }
     }
 
     /// Where the credential `name` lies, whether or not it exists.
@@ -48,10 +46,7 @@ impl Credentials {
     /// # Errors
     /// When it is missing, unreadable, or larger than 1 MiB.
     pub fn read(&self, name: &str) -> Result<Secret, CredentialError> {
-        self.optional(name)?
-            .ok_or_else(|| CredentialError::Missing {
-                path: self.path(name),
-            })
+        self.optional(name)?.ok_or_else(|| CredentialError::Missing { path: self.path(name) })
     }
 
     /// Reads a credential that may be absent.
@@ -60,17 +55,12 @@ impl Credentials {
     /// When it exists and is unreadable, or larger than 1 MiB.
     pub fn optional(&self, name: &str) -> Result<Option<Secret>, CredentialError> {
         if !is_file_name(name) {
-            return Err(CredentialError::BadName {
-                name: name.to_owned(),
-            });
+            return Err(CredentialError::BadName { name: name.to_owned() });
         }
         let path = self.path(name);
         match read_bounded(&path) {
             Ok(bytes) if bytes.len() as u64 > MAX_BYTES => Err(CredentialError::TooLarge { path }),
-            Ok(bytes) => Ok(Some(Secret {
-                bytes,
-                name: name.to_owned(),
-            })),
+            Ok(bytes) => Ok(Some(Secret { bytes, name: name.to_owned() })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(CredentialError::Unreadable { path, source }),
         }
@@ -86,9 +76,7 @@ fn is_file_name(name: &str) -> bool {
 fn read_bounded(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = fs::File::open(path)?;
     let expected = file.metadata()?.len().min(MAX_BYTES);
-    let mut bytes = Zeroizing::new(Vec::with_capacity(
-        usize::try_from(expected).unwrap_or(0) + 2,
-    ));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 2));
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -103,10 +91,7 @@ pub struct Secret {
 impl Secret {
     /// A secret that does not come from a file, for tests and tools.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self {
-            bytes: Zeroizing::new(bytes.into()),
-            name: "(not a file)".to_owned(),
-        }
+        Self { bytes: Zeroizing::new(bytes.into()), name: "(not a file)".to_owned() }
     }
 
     /// The bytes as they stand in the file.
@@ -119,10 +104,8 @@ impl Secret {
     /// # Errors
     /// When the bytes are not UTF-8.
     pub fn text(&self) -> Result<&str, CredentialError> {
-        let text = std::str::from_utf8(&self.bytes).map_err(|source| CredentialError::NotText {
-            name: self.name.clone(),
-            source,
-        })?;
+        let text = std::str::from_utf8(&self.bytes)
+            .map_err(|source| CredentialError::NotText { name: self.name.clone(), source })?;
         let text = text.strip_suffix('\n').unwrap_or(text);
         Ok(text.strip_suffix('\r').unwrap_or(text))
     }
@@ -193,14 +176,9 @@ mod tests {
 
     #[test]
     fn text_loses_exactly_one_line_end() {
-        for (contents, text) in [
-            ("pw", "pw"),
-            ("pw\n", "pw"),
-            ("pw\r\n", "pw"),
-            ("pw\n\n", "pw\n"),
-            ("", ""),
-            (" pw ", " pw "),
-        ] {
+        for (contents, text) in
+            [("pw", "pw"), ("pw\n", "pw"), ("pw\r\n", "pw"), ("pw\n\n", "pw\n"), ("", ""), (" pw ", " pw ")]
+        {
             let (_folder, credentials) = folder_with("database-password", contents.as_bytes());
             let secret = credentials.read("database-password").unwrap();
             assert_eq!(secret.text().unwrap(), text, "{contents:?}");
@@ -220,54 +198,30 @@ mod tests {
         let (folder, credentials) = folder_with("other", b"");
         assert!(credentials.optional("nats-seed").unwrap().is_none());
         let error = credentials.read("nats-seed").unwrap_err().to_string();
-        assert!(
-            error.contains(&folder.path().join("nats-seed").display().to_string()),
-            "{error}"
-        );
+        assert!(error.contains(&folder.path().join("nats-seed").display().to_string()), "{error}");
     }
 
     #[test]
     fn bytes_that_are_no_text_name_the_credential_and_not_its_contents() {
         let (_folder, credentials) = folder_with("nats-seed", b"SU\xffSECRET");
-        let error = credentials
-            .read("nats-seed")
-            .unwrap()
-            .text()
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("nats-seed") && !error.contains("SECRET"),
-            "{error}"
-        );
+        let error = credentials.read("nats-seed").unwrap().text().unwrap_err().to_string();
+        assert!(error.contains("nats-seed") && !error.contains("SECRET"), "{error}");
     }
 
     #[test]
     fn names_cannot_leave_the_folder() {
         let (_folder, credentials) = folder_with("a", b"");
         for name in ["", ".", "..", "../a", "/etc/passwd", "a\0b"] {
-            assert!(
-                matches!(credentials.read(name), Err(CredentialError::BadName { .. })),
-                "{name:?}"
-            );
+            assert!(matches!(credentials.read(name), Err(CredentialError::BadName { .. })), "{name:?}");
         }
     }
 
     #[test]
     fn an_oversized_or_unreadable_one_is_an_error_and_not_an_absence() {
         let (folder, credentials) = folder_with("big", &vec![b'x'; 1024 * 1024 + 1]);
-        assert!(matches!(
-            credentials.optional("big"),
-            Err(CredentialError::TooLarge { .. })
-        ));
+        assert!(matches!(credentials.optional("big"), Err(CredentialError::TooLarge { .. })));
         fs::create_dir(folder.path().join("folder")).unwrap();
-        fs::set_permissions(
-            folder.path().join("folder"),
-            fs::Permissions::from_mode(0o700),
-        )
-        .unwrap();
-        assert!(matches!(
-            credentials.optional("folder"),
-            Err(CredentialError::Unreadable { .. })
-        ));
+        fs::set_permissions(folder.path().join("folder"), fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(matches!(credentials.optional("folder"), Err(CredentialError::Unreadable { .. })));
     }
 }

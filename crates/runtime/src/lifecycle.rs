@@ -82,9 +82,7 @@ impl Lifecycle {
     /// One line for a human, shown by `systemctl status` and `berth status`.
     pub fn status(&self, text: &str) {
         // A line end would start another assignment of the protocol.
-        self.0
-            .manager
-            .send(&[NotifyState::Status(&text.replace(['\n', '\r'], " "))]);
+        self.0.manager.send(&[NotifyState::Status(&text.replace(['\n', '\r'], " "))]);
     }
 
     /// Fires when the drain begins.
@@ -110,9 +108,7 @@ impl Lifecycle {
     /// Begins the drain, as SIGTERM does. A second call changes nothing.
     pub fn drain(&self) {
         if !self.is_draining() {
-            self.0
-                .manager
-                .send(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+            self.0.manager.send(&[NotifyState::Stopping, NotifyState::Status("draining")]);
             self.0.draining.cancel();
         }
     }
@@ -217,12 +213,7 @@ mod tests {
         let reloading = receive(&manager);
         let (first, second) = reloading.split_once('\n').unwrap();
         assert_eq!(first, "RELOADING=1");
-        let microseconds: u64 = second
-            .trim_end()
-            .strip_prefix("MONOTONIC_USEC=")
-            .unwrap()
-            .parse()
-            .unwrap();
+        let microseconds: u64 = second.trim_end().strip_prefix("MONOTONIC_USEC=").unwrap().parse().unwrap();
         assert!(microseconds > 0);
         lifecycle.ready();
         assert_eq!(receive(&manager), "READY=1\n");
@@ -231,10 +222,7 @@ mod tests {
         lifecycle.ready();
         assert_eq!(receive(&manager), "STOPPING=1\nSTATUS=draining\n");
         manager.set_nonblocking(true).unwrap();
-        assert!(
-            manager.recv(&mut [0; 16]).is_err(),
-            "after STOPPING=1 nothing more is said"
-        );
+        assert!(manager.recv(&mut [0; 16]).is_err(), "after STOPPING=1 nothing more is said");
     }
 
     #[tokio::test]

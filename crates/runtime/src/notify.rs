@@ -40,12 +40,8 @@ impl Notifier {
         let Some(address) = address.filter(|address| !address.is_empty()) else {
             return Ok(Self::nobody());
         };
-        let address = parse(&address).map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!("NOTIFY_SOCKET={}: {error}", address.display()),
-            )
-        })?;
+        let address = parse(&address)
+            .map_err(|error| io::Error::new(error.kind(), format!("NOTIFY_SOCKET={}: {error}", address.display())))?;
         let socket = UnixDatagram::unbound()?;
         socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         Ok(Self(Some((socket, address))))
@@ -101,8 +97,7 @@ mod tests {
     #[test]
     fn an_abstract_name_is_reached() {
         let name = format!("berth-notify-{}", std::process::id());
-        let manager =
-            UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let notifier = Notifier::to(Some(format!("@{name}").into())).unwrap();
         notifier.send(&[NotifyState::Watchdog]);
         assert_eq!(receive(&manager), "WATCHDOG=1\n");
@@ -111,26 +106,19 @@ mod tests {
     #[test]
     fn nobody_and_an_empty_name_listen_to_nothing() {
         Notifier::to(None).unwrap().send(&[NotifyState::Ready]);
-        Notifier::to(Some(OsString::new()))
-            .unwrap()
-            .send(&[NotifyState::Ready]);
+        Notifier::to(Some(OsString::new())).unwrap().send(&[NotifyState::Ready]);
     }
 
     #[test]
     fn a_vanished_manager_does_not_matter() {
-        Notifier::to(Some("/nonexistent/notify".into()))
-            .unwrap()
-            .send(&[NotifyState::Ready]);
+        Notifier::to(Some("/nonexistent/notify".into())).unwrap().send(&[NotifyState::Ready]);
     }
 
     #[test]
     fn other_addresses_are_refused_by_name() {
         for address in ["notify", "vsock:2:1234"] {
             let error = Notifier::to(Some(address.into())).unwrap_err().to_string();
-            assert!(
-                error.contains("NOTIFY_SOCKET") && error.contains(address),
-                "{error}"
-            );
+            assert!(error.contains("NOTIFY_SOCKET") && error.contains(address), "{error}");
         }
     }
 }

@@ -20,12 +20,7 @@ pub struct Backoff {
 impl Backoff {
     /// Delays that start below `base` and never exceed `max`.
     pub fn new(base: Duration, max: Duration) -> Self {
-        Self {
-            base,
-            max,
-            attempt: 0,
-            random: rand::make_rng(),
-        }
+        Self { base, max, attempt: 0, random: rand::make_rng() }
     }
 
     /// The same delays for the same seed, for tests that must be repeatable.
@@ -37,10 +32,7 @@ impl Backoff {
 
     /// The next delay.
     pub fn delay(&mut self) -> Duration {
-        let ceiling = self
-            .base
-            .saturating_mul(2u32.saturating_pow(self.attempt))
-            .min(self.max);
+        let ceiling = self.base.saturating_mul(2u32.saturating_pow(self.attempt)).min(self.max);
         self.attempt = self.attempt.saturating_add(1);
         ceiling.mul_f64(self.random.random_range(0.0..=1.0))
     }
@@ -79,10 +71,7 @@ mod tests {
     #[test]
     fn delays_are_spread_and_repeatable() {
         let delays = |seed| {
-            Backoff::new(Duration::from_secs(1), Duration::from_secs(60))
-                .seeded(seed)
-                .take(10)
-                .collect::<Vec<_>>()
+            Backoff::new(Duration::from_secs(1), Duration::from_secs(60)).seeded(seed).take(10).collect::<Vec<_>>()
         };
         assert_eq!(delays(7), delays(7));
         assert_ne!(delays(7), delays(8));

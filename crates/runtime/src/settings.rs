@@ -35,10 +35,7 @@ impl Settings {
     pub fn from_env() -> Result<Self, SettingError> {
         let mut faults = Vec::new();
         let vars = env::vars_os().filter_map(|(name, value)| {
-            let name = name
-                .into_string()
-                .ok()
-                .filter(|name| name.starts_with("BERTH_"))?;
+            let name = name.into_string().ok().filter(|name| name.starts_with("BERTH_"))?;
             match value.into_string() {
                 Ok(value) => Some((name, value)),
                 Err(_) => {
@@ -62,10 +59,7 @@ impl Settings {
         vars: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self, SettingError> {
         let mut reader = Reader {
-            vars: vars
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
+            vars: vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
             faults: Vec::new(),
         };
         let service = reader.required("BERTH_SERVICE", name);
@@ -79,22 +73,18 @@ impl Settings {
         let audience = reader.optional("BERTH_AUDIENCE", not_empty);
         let peers = reader.peers();
         match (service, instance, domain, listen, reader.faults) {
-            (Some(service), Some(instance), Some(domain), Some(listen), faults)
-                if faults.is_empty() =>
-            {
-                Ok(Self {
-                    service,
-                    instance,
-                    domain,
-                    listen,
-                    public_url,
-                    database_url,
-                    database_server,
-                    events_url,
-                    audience,
-                    peers,
-                })
-            }
+            (Some(service), Some(instance), Some(domain), Some(listen), faults) if faults.is_empty() => Ok(Self {
+                service,
+                instance,
+                domain,
+                listen,
+                public_url,
+                database_url,
+                database_server,
+                events_url,
+                audience,
+                peers,
+            }),
             (.., faults) => Err(SettingError { faults }),
         }
     }
@@ -123,25 +113,15 @@ impl Reader {
 
     fn optional<T>(&mut self, variable: &str, parse: fn(&str) -> Result<T, Mend>) -> Option<T> {
         let value = self.vars.get(variable)?;
-        parse(value)
-            .map_err(|mend| self.faults.push(Fault::new(variable, "is malformed", mend)))
-            .ok()
+        parse(value).map_err(|mend| self.faults.push(Fault::new(variable, "is malformed", mend))).ok()
     }
 
     /// Service names have no underscore, so that the way back from `BERTH_PEER_ITEM_MANAGEMENT` is unambiguous.
     fn peers(&mut self) -> BTreeMap<String, Vec<String>> {
-        let variables: Vec<String> = self
-            .vars
-            .keys()
-            .filter(|name| name.starts_with(PEER))
-            .cloned()
-            .collect();
+        let variables: Vec<String> = self.vars.keys().filter(|name| name.starts_with(PEER)).cloned().collect();
         let mut peers = BTreeMap::new();
         for variable in variables {
-            let service = variable
-                .trim_start_matches(PEER)
-                .to_ascii_lowercase()
-                .replace('_', "-");
+            let service = variable.trim_start_matches(PEER).to_ascii_lowercase().replace('_', "-");
             if let Some(addresses) = self.optional(&variable, addresses) {
                 peers.insert(service, addresses);
             }
@@ -155,49 +135,33 @@ const PEER: &str = "BERTH_PEER_";
 fn name(value: &str) -> Result<String, Mend> {
     let valid = value.starts_with(|first: char| first.is_ascii_lowercase())
         && !value.ends_with('-')
-        && value
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+        && value.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
     if valid {
         Ok(value.to_owned())
     } else {
-        Err(
-            "use lower-case letters, digits and hyphens, starting with a letter, like `item-management`",
-        )
+        Err("use lower-case letters, digits and hyphens, starting with a letter, like `item-management`")
     }
 }
 
 fn domain(value: &str) -> Result<String, Mend> {
     let valid = !value.is_empty()
         && value.split('.').all(|label| {
-            !label.is_empty()
-                && label
-                    .bytes()
-                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+            !label.is_empty() && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         });
-    if valid {
-        Ok(value.to_owned())
-    } else {
-        Err("use a lower-case domain name like `eshop.internal`")
-    }
+    if valid { Ok(value.to_owned()) } else { Err("use a lower-case domain name like `eshop.internal`") }
 }
 
 fn address(value: &str) -> Result<SocketAddr, Mend> {
-    value
-        .parse()
-        .map_err(|_| "use IP:PORT, like `127.0.0.1:8200` or `[::1]:8200`")
+    value.parse().map_err(|_| "use IP:PORT, like `127.0.0.1:8200` or `[::1]:8200`")
 }
 
 fn addresses(value: &str) -> Result<Vec<String>, Mend> {
     let valid = |address: &str| {
-        address.rsplit_once(':').is_some_and(|(host, port)| {
-            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
-        })
+        address
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
     };
-    let addresses: Vec<String> = value
-        .split(',')
-        .map(|address| address.trim().to_owned())
-        .collect();
+    let addresses: Vec<String> = value.split(',').map(|address| address.trim().to_owned()).collect();
     if addresses.iter().all(|address| valid(address)) {
         Ok(addresses)
     } else {
@@ -206,37 +170,27 @@ fn addresses(value: &str) -> Result<Vec<String>, Mend> {
 }
 
 fn public_url(value: &str) -> Result<String, Mend> {
-    let host = value
-        .strip_prefix("https://")
-        .or_else(|| value.strip_prefix("http://"));
+    let host = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
     match host {
         Some(host) if !host.is_empty() && !value.ends_with('/') => Ok(value.to_owned()),
-        _ => Err(
-            "use the gateway's base URL without a slash at its end, like `https://localhost:8443`",
-        ),
+        _ => Err("use the gateway's base URL without a slash at its end, like `https://localhost:8443`"),
     }
 }
 
 fn database_url(value: &str) -> Result<String, Mend> {
-    let rest = value
-        .strip_prefix("postgresql://")
-        .or_else(|| value.strip_prefix("postgres://"));
-    let authority = rest
-        .and_then(|rest| rest.split('/').next())
-        .unwrap_or_default();
+    let rest = value.strip_prefix("postgresql://").or_else(|| value.strip_prefix("postgres://"));
+    let authority = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
     match authority.rsplit_once('@') {
-        Some((role, _)) if role.contains(':') => Err(
-            "remove the password from the URL: it belongs into the credential `database-password`",
-        ),
+        Some((role, _)) if role.contains(':') => {
+            Err("remove the password from the URL: it belongs into the credential `database-password`")
+        }
         Some((role, host)) if !role.is_empty() && !host.is_empty() => Ok(value.to_owned()),
         _ => Err("use postgresql://ROLE@HOST:PORT/DATABASE"),
     }
 }
 
 fn events_url(value: &str) -> Result<String, Mend> {
-    let authority = value
-        .strip_prefix("tls://")
-        .or_else(|| value.strip_prefix("nats://"));
+    let authority = value.strip_prefix("tls://").or_else(|| value.strip_prefix("nats://"));
     match authority {
         Some(authority) if authority.contains('@') => {
             Err("remove the user from the URL: it is the credential `nats-seed`")
@@ -247,11 +201,7 @@ fn events_url(value: &str) -> Result<String, Mend> {
 }
 
 fn not_empty(value: &str) -> Result<String, Mend> {
-    if value.is_empty() {
-        Err("give it a value, or do not set it at all")
-    } else {
-        Ok(value.to_owned())
-    }
+    if value.is_empty() { Err("give it a value, or do not set it at all") } else { Ok(value.to_owned()) }
 }
 
 /// The variables that are missing or malformed, and how to mend each. Values are not repeated: a malformed one may hold
@@ -270,25 +220,13 @@ struct Fault {
 
 impl Fault {
     fn new(variable: &str, what: &'static str, mend: Mend) -> Self {
-        Self {
-            variable: variable.to_owned(),
-            what,
-            mend,
-        }
+        Self { variable: variable.to_owned(), what, mend }
     }
 }
 
 impl fmt::Display for SettingError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (
-            index,
-            Fault {
-                variable,
-                what,
-                mend,
-            },
-        ) in self.faults.iter().enumerate()
-        {
+        for (index, Fault { variable, what, mend }) in self.faults.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
             write!(formatter, "{separator}{variable} {what}: {mend}")?;
         }
@@ -307,17 +245,11 @@ mod tests {
             ("BERTH_DOMAIN", "eshop.internal"),
             ("BERTH_LISTEN", "127.0.0.1:8300"),
             ("BERTH_PUBLIC_URL", "https://localhost:8443"),
-            (
-                "BERTH_DATABASE_URL",
-                "postgresql://eshop-documents@127.81.0.9:5432/eshop-documents",
-            ),
+            ("BERTH_DATABASE_URL", "postgresql://eshop-documents@127.81.0.9:5432/eshop-documents"),
             ("BERTH_DATABASE_SERVER", "eshop-documents-db"),
             ("BERTH_EVENTS_URL", "tls://127.81.0.10:4222"),
             ("BERTH_AUDIENCE", "https://eshop.internal"),
-            (
-                "BERTH_PEER_ITEM_MANAGEMENT",
-                "127.81.0.4:8200,127.81.0.5:8200",
-            ),
+            ("BERTH_PEER_ITEM_MANAGEMENT", "127.81.0.4:8200,127.81.0.5:8200"),
         ])
     }
 
@@ -329,30 +261,22 @@ mod tests {
         assert_eq!(settings.listen.port(), 8300);
         assert_eq!(
             settings.peers,
-            BTreeMap::from([(
-                "item-management".into(),
-                vec!["127.81.0.4:8200".into(), "127.81.0.5:8200".into()]
-            )])
+            BTreeMap::from([("item-management".into(), vec!["127.81.0.4:8200".into(), "127.81.0.5:8200".into()])])
         );
     }
 
     #[test]
     fn what_a_service_does_not_need_may_be_absent() {
-        let vars = complete().into_iter().filter(|(name, _)| {
-            matches!(
-                *name,
-                "BERTH_SERVICE" | "BERTH_INSTANCE" | "BERTH_DOMAIN" | "BERTH_LISTEN"
-            )
-        });
+        let vars = complete()
+            .into_iter()
+            .filter(|(name, _)| matches!(*name, "BERTH_SERVICE" | "BERTH_INSTANCE" | "BERTH_DOMAIN" | "BERTH_LISTEN"));
         let settings = Settings::from_vars(vars).unwrap();
         assert_eq!((settings.database_url, settings.peers.len()), (None, 0));
     }
 
     #[test]
     fn every_fault_is_told_at_once() {
-        let error = Settings::from_vars([("BERTH_LISTEN", "8300")])
-            .unwrap_err()
-            .to_string();
+        let error = Settings::from_vars([("BERTH_LISTEN", "8300")]).unwrap_err().to_string();
         for variable in [
             "BERTH_SERVICE is not set",
             "BERTH_INSTANCE is not set",
@@ -370,22 +294,10 @@ mod tests {
             ("BERTH_SERVICE", "items-", "lower-case"),
             ("BERTH_DOMAIN", "eshop..internal", "domain name"),
             ("BERTH_LISTEN", "localhost:8300", "IP:PORT"),
-            (
-                "BERTH_PUBLIC_URL",
-                "https://localhost:8443/",
-                "without a slash",
-            ),
+            ("BERTH_PUBLIC_URL", "https://localhost:8443/", "without a slash"),
             ("BERTH_PUBLIC_URL", "localhost:8443", "base URL"),
-            (
-                "BERTH_DATABASE_URL",
-                "postgresql://role:hunter2@host:5432/db",
-                "database-password",
-            ),
-            (
-                "BERTH_DATABASE_URL",
-                "mysql://role@host/db",
-                "postgresql://ROLE@HOST",
-            ),
+            ("BERTH_DATABASE_URL", "postgresql://role:hunter2@host:5432/db", "database-password"),
+            ("BERTH_DATABASE_URL", "mysql://role@host/db", "postgresql://ROLE@HOST"),
             ("BERTH_EVENTS_URL", "tls://user@host:4222", "nats-seed"),
             ("BERTH_EVENTS_URL", "host:4222", "tls://HOST:PORT"),
             ("BERTH_AUDIENCE", "", "value"),
@@ -395,10 +307,7 @@ mod tests {
             let mut vars = complete();
             vars.insert(variable, value);
             let error = Settings::from_vars(vars).unwrap_err().to_string();
-            assert!(
-                error.starts_with(variable) && error.contains(mend) && !error.contains("hunter2"),
-                "{error}"
-            );
+            assert!(error.starts_with(variable) && error.contains(mend) && !error.contains("hunter2"), "{error}");
         }
     }
 }

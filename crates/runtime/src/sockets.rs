@@ -21,20 +21,11 @@ pub fn listener(name: &str, fallback: SocketAddr) -> io::Result<TcpListener> {
         listener.set_nonblocking(true)?;
         return TcpListener::from_std(listener);
     }
-    bind(fallback).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot listen on {fallback}: {error}"),
-        )
-    })
+    bind(fallback).map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {fallback}: {error}")))
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A restarted service must not wait for the connections of its predecessor to time out.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -57,11 +48,7 @@ impl Passed {
             // Without this check a child would take descriptors that were meant for its parent.
             let ours = env::var("LISTEN_PID").is_ok_and(|pid| pid.parse() == Ok(process::id()));
             Self {
-                descriptors: Mutex::new(if ours {
-                    ListenFd::from_env()
-                } else {
-                    ListenFd::empty()
-                }),
+                descriptors: Mutex::new(if ours { ListenFd::from_env() } else { ListenFd::empty() }),
                 names: names(env::var("LISTEN_FDNAMES").ok().as_deref()),
             }
         })
@@ -75,16 +62,12 @@ impl Passed {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take_tcp_listener(index)
-            .map_err(|error| {
-                io::Error::new(error.kind(), format!("the passed socket `{name}`: {error}"))
-            })
+            .map_err(|error| io::Error::new(error.kind(), format!("the passed socket `{name}`: {error}")))
     }
 }
 
 fn names(variable: Option<&str>) -> Vec<String> {
-    variable
-        .map(|names| names.split(':').map(str::to_owned).collect())
-        .unwrap_or_default()
+    variable.map(|names| names.split(':').map(str::to_owned).collect()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -16,16 +16,9 @@ use crate::settings::Settings;
 ///
 /// `RUST_LOG` chooses what is logged (default `info`). Panics become `error` lines. A second call changes nothing.
 pub fn init(settings: &Settings) {
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing::Level::INFO.into())
-        .from_env_lossy();
+    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
     let lines = JsonLines::new(&settings.service, &settings.instance, io::stdout);
-    if tracing_subscriber::registry()
-        .with(filter)
-        .with(lines)
-        .try_init()
-        .is_ok()
-    {
+    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
         panic::set_hook(Box::new(|panic| {
             let location = panic.location().map(ToString::to_string);
             tracing::error!(location, "panic: {}", panic_message(panic.payload()));

@@ -21,16 +21,9 @@ const SAMPLED: u8 = 0x01;
 
 impl TraceContext {
     /// The start of a new trace.
-    #[expect(
-        clippy::new_without_default,
-        reason = "each one is different: a default would promise a fixed value"
-    )]
+    #[expect(clippy::new_without_default, reason = "each one is different: a default would promise a fixed value")]
     pub fn new() -> Self {
-        Self {
-            trace_id: rand::random_range(1..=u128::MAX),
-            span_id: random_span(),
-            flags: SAMPLED,
-        }
+        Self { trace_id: rand::random_range(1..=u128::MAX), span_id: random_span(), flags: SAMPLED }
     }
 
     /// Reads a `traceparent` header. `None` when it is not valid: the receiver then starts a new trace (§4.3).
@@ -50,25 +43,17 @@ impl TraceContext {
         if fields.next().is_some() || trace_id.len() != 32 || span_id.len() != 16 {
             return None;
         }
-        let (trace_id, span_id, flags) =
-            (lower_hex(trace_id)?, lower_hex(span_id)?, lower_hex(flags)?);
+        let (trace_id, span_id, flags) = (lower_hex(trace_id)?, lower_hex(span_id)?, lower_hex(flags)?);
         if trace_id == 0 || span_id == 0 {
             return None;
         }
-        Some(Self {
-            trace_id,
-            span_id: u64::try_from(span_id).ok()?,
-            flags: u8::try_from(flags).ok()? & SAMPLED,
-        })
+        Some(Self { trace_id, span_id: u64::try_from(span_id).ok()?, flags: u8::try_from(flags).ok()? & SAMPLED })
     }
 
     /// The next step of the same trace.
     #[must_use]
     pub fn child(self) -> Self {
-        Self {
-            span_id: random_span(),
-            ..self
-        }
+        Self { span_id: random_span(), ..self }
     }
 
     /// The trace's identifier, 32 lower-case hexadecimal digits: what ties log lines of all services together.
@@ -98,24 +83,14 @@ fn random_span() -> u64 {
 
 /// `from_str_radix` alone would accept upper case and a sign.
 fn lower_hex(digits: &str) -> Option<u128> {
-    let valid = digits
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if valid {
-        u128::from_str_radix(digits, 16).ok()
-    } else {
-        None
-    }
+    let valid = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if valid { u128::from_str_radix(digits, 16).ok() } else { None }
 }
 
 impl fmt::Display for TraceContext {
     /// Writes the `traceparent` header.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "00-{:032x}-{:016x}-{:02x}",
-            self.trace_id, self.span_id, self.flags
-        )
+        write!(formatter, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
     }
 }
 
@@ -188,10 +163,7 @@ mod tests {
     #[tokio::test]
     async fn the_current_one_is_known_inside_its_scope_alone() {
         let context = TraceContext::new();
-        assert_eq!(
-            context.scope(async { TraceContext::current() }).await,
-            Some(context)
-        );
+        assert_eq!(context.scope(async { TraceContext::current() }).await, Some(context));
         assert_eq!(TraceContext::current(), None);
     }
 
@@ -200,10 +172,7 @@ mod tests {
         let context = TraceContext::parse(EXAMPLE).unwrap();
         let json = serde_json::to_string(&context).unwrap();
         assert_eq!(json, format!("\"{EXAMPLE}\""));
-        assert_eq!(
-            serde_json::from_str::<TraceContext>(&json).unwrap(),
-            context
-        );
+        assert_eq!(serde_json::from_str::<TraceContext>(&json).unwrap(), context);
         assert!(serde_json::from_str::<TraceContext>("\"nonsense\"").is_err());
     }
 

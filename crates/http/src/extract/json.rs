@@ -13,13 +13,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, error::Category};
 use serde_path_to_error::Segment;
 
-use super::{NUL, NUL_MESSAGE, shortened};
+use super::{NUL, NUL_MESSAGE, objects::Objects, shortened};
 use crate::problem::{INVALID_FIELD, MALFORMED_REQUEST, PAYLOAD_TOO_LARGE, Problem, UNSUPPORTED_MEDIA_TYPE};
 
 /// A JSON body, read or written.
 ///
 /// Rejects with 415 another media type, 413 a body over the server's limit, 400 what is no JSON (line and column), 422 what is
-/// JSON and not a `T` (JSON pointer). Whether unknown members are refused is up to `T`: `#[serde(deny_unknown_fields)]`.
+/// JSON and not a `T` (JSON pointer); a struct must be an object. Whether unknown members are refused is up to `T`: `#[serde(deny_unknown_fields)]`.
 /// Strings with U+0000 are always refused: PostgreSQL cannot store them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json<T>(pub T);
@@ -82,7 +82,7 @@ async fn read(request: Request) -> Result<Bytes, Problem> {
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let value = serde_path_to_error::deserialize(Objects(&mut deserializer)).map_err(|error| {
         let pointer = pointer(error.path());
         problem(&error.into_inner(), pointer)
     })?;
@@ -101,7 +101,7 @@ fn problem(error: &serde_json::Error, pointer: String) -> Problem {
     let message = message.strip_suffix(&place).unwrap_or(&message);
     match error.classify() {
         Category::Data => {
-            let pointer = match missing_member(message) {
+            let pointer = match member_in(message) {
                 Some(name) => format!("{pointer}/{}", escaped(name)),
                 None => pointer,
             };
@@ -117,9 +117,9 @@ fn problem(error: &serde_json::Error, pointer: String) -> Problem {
     }
 }
 
-/// serde reports a missing member at its parent, with the name only in the message.
-fn missing_member(message: &str) -> Option<&str> {
-    message.strip_prefix("missing field `")?.strip_suffix('`')
+/// serde reports a missing or repeated member at its parent, with the name only in the message.
+fn member_in(message: &str) -> Option<&str> {
+    message.strip_prefix("missing field `").or_else(|| message.strip_prefix("duplicate field `"))?.strip_suffix('`')
 }
 
 fn pointer(path: &serde_path_to_error::Path) -> String {

@@ -45,6 +45,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const PENDING_RESETS: usize = 20;
 const LOCAL_RESETS: usize = 256;
 
+/// hyper's least buffer of an HTTP/1.1 connection.
+const MIN_BUFFER: usize = 8192;
+
 /// What all connections share.
 pub(super) struct Connections {
     acceptor: TlsAcceptor,
@@ -127,16 +130,21 @@ impl Connections {
         let io = TokioIo::new(StallGuard::new(stream, self.limits.stall_timeout));
         let builder = builder(&self.limits, http2);
         let mut connection = pin!(builder.serve_connection(io, service));
-        // Once it was told to go away, a connection gets as long as the lifecycle's grace period, or as it may be idle.
+        let told_to_go = async {
+            tokio::select! {
+                () = self.draining.cancelled() => {}
+                () = activity.idle_for(self.limits.idle_timeout) => {}
+            }
+        };
         let result = tokio::select! {
             result = connection.as_mut() => result,
-            () = self.draining.cancelled() => {
+            () = told_to_go => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-            () = activity.idle_for(self.limits.idle_timeout) => {
-                connection.as_mut().graceful_shutdown();
-                timeout(self.limits.idle_timeout, connection).await.unwrap_or(Ok(()))
+                // A peer that has not even begun to speak HTTP never acknowledges it.
+                tokio::select! {
+                    result = connection => result,
+                    () = activity.idle_for(self.limits.linger_timeout) => Ok(()),
+                }
             }
         };
         if let Err(error) = result {
@@ -153,7 +161,7 @@ fn builder(limits: &Limits, http2: bool) -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .max_buf_size(limits.header_bytes)
+        .max_buf_size(limits.header_bytes.max(MIN_BUFFER))
         .max_headers(limits.header_fields);
     builder
         .http2()

@@ -20,7 +20,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Limited};
 use runtime::{telemetry::panic_message, trace::TraceContext};
@@ -194,9 +194,8 @@ async fn bound(State(limits): State<Limits>, request: Request, next: Next) -> Re
         return too_large(&limits);
     }
     let arrived = Arc::new(AtomicBool::new(request.body().is_end_stream()));
-    let request = request.map(|body| {
-        Body::new(Arriving { body: Body::new(Limited::new(body, limits.body_bytes)), arrived: Arc::clone(&arrived) })
-    });
+    let request = request
+        .map(|body| Body::new(Arriving { body: Limited::new(body, limits.body_bytes), arrived: Arc::clone(&arrived) }));
     match tokio::time::timeout(limits.request_timeout, next.run(request)).await {
         Ok(response) => response,
         Err(_) if arrived.load(Ordering::Relaxed) => UNAVAILABLE
@@ -205,7 +204,6 @@ async fn bound(State(limits): State<Limits>, request: Request, next: Next) -> Re
             .into_response(),
         Err(_) => REQUEST_TIMEOUT
             .detail(format!("The body did not arrive within {} s.", limits.request_timeout.as_secs_f64()))
-            .header(header::CONNECTION, HeaderValue::from_static("close"))
             .into_response(),
     }
 }
@@ -216,18 +214,18 @@ fn too_large(limits: &Limits) -> Response {
 
 /// A request's body that tells when it is complete.
 struct Arriving {
-    body: Body,
+    body: Limited<Body>,
     arrived: Arc<AtomicBool>,
 }
 
 impl http_body::Body for Arriving {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = <Limited<Body> as http_body::Body>::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
             self.arrived.store(true, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Limits {
     /// Bytes of a request's body; beyond is 413.
     pub body_bytes: usize,
-    /// Bytes of a request's head; beyond is 431. HTTP/1.1 needs at least 8192.
+    /// Bytes of a request's head; beyond is 431. Over HTTP/1.1 never less than 8192.
     pub header_bytes: usize,
     /// Header fields of an HTTP/1.1 request; beyond is 431.
     pub header_fields: usize,
@@ -15,12 +15,15 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Handshakes at the same time. Beyond, the oldest gives way: whoever means it is done within milliseconds.
     pub handshakes: usize,
-    /// From the first byte of an HTTP/1.1 request to the end of its head; an idle connection is closed after it too.
+    /// From an HTTP/1.1 connection's waiting for a request to the end of that request's head: slow heads and idle
+    /// connections end the same way.
     pub header_timeout: Duration,
     /// From the end of a request's head to the beginning of its answer. Beyond is 408 when the body is the reason, else 503.
     pub request_timeout: Duration,
     /// A connection without a request for so long is closed.
     pub idle_timeout: Duration,
+    /// From the last answer on a connection that was told to go away to its end. It is then long delivered, or never will be.
+    pub linger_timeout: Duration,
     /// A connection whose peer takes no bytes for so long is closed.
     pub stall_timeout: Duration,
     /// Connections at the same time. Beyond, a new one is closed.
@@ -42,6 +45,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(120),
+            linger_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(30),
             connections: 1024,
             requests: 512,

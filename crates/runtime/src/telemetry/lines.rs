@@ -19,14 +19,7 @@ use tracing_subscriber::{
 use crate::trace::TraceContext;
 
 /// What every line begins with. A field of the same name gets an underscore, so that no key stands twice.
-const RESERVED: [&str; 6] = [
-    "timestamp",
-    "level",
-    "service",
-    "instance",
-    "target",
-    MESSAGE,
-];
+const RESERVED: [&str; 6] = ["timestamp", "level", "service", "instance", "target", MESSAGE];
 const MESSAGE: &str = "message";
 const TRACE_ID: &str = "trace_id";
 
@@ -38,11 +31,7 @@ pub(super) struct JsonLines<W> {
 
 impl<W> JsonLines<W> {
     pub(super) fn new(service: &str, instance: &str, writer: W) -> Self {
-        Self {
-            service: service.to_owned(),
-            instance: instance.to_owned(),
-            writer,
-        }
+        Self { service: service.to_owned(), instance: instance.to_owned(), writer }
     }
 }
 
@@ -67,35 +56,21 @@ where
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut fields = Fields::default();
-        for span in context
-            .event_scope(event)
-            .into_iter()
-            .flat_map(|scope| scope.from_root())
-        {
+        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
             if let Some(of_span) = span.extensions().get::<Fields>() {
-                of_span
-                    .0
-                    .iter()
-                    .for_each(|(name, value)| fields.set(name, value.clone()));
+                of_span.0.iter().for_each(|(name, value)| fields.set(name, value.clone()));
             }
         }
         event.record(&mut fields);
         if let Some(trace) = TraceContext::current().filter(|_| !fields.contains(TRACE_ID)) {
             fields.set(TRACE_ID, trace.trace_id().into());
         }
-        let line = Line {
-            service: &self.service,
-            instance: &self.instance,
-            metadata: event.metadata(),
-            fields: &fields,
-        };
+        let line =
+            Line { service: &self.service, instance: &self.instance, metadata: event.metadata(), fields: &fields };
         if let Ok(mut bytes) = serde_json::to_vec(&line) {
             bytes.push(b'\n');
             // One write a line, so that lines of different threads do not mix; a closed stdout is nobody's business.
-            let _ = self
-                .writer
-                .make_writer_for(event.metadata())
-                .write_all(&bytes);
+            let _ = self.writer.make_writer_for(event.metadata()).write_all(&bytes);
         }
     }
 }
@@ -135,10 +110,7 @@ struct Fields(Vec<(&'static str, Value)>);
 
 impl Fields {
     fn get(&self, name: &str) -> Option<&Value> {
-        self.0
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| value)
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
     fn contains(&self, name: &str) -> bool {
@@ -180,9 +152,7 @@ impl Visit for Fields {
 
     /// With its causes: the outermost text alone seldom says what happened.
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        let causes = std::iter::successors(Some(value), |error: &&(dyn Error + 'static)| {
-            (*error).source()
-        });
+        let causes = std::iter::successors(Some(value), |error: &&(dyn Error + 'static)| (*error).source());
         let texts: Vec<String> = causes.map(ToString::to_string).collect();
         self.set(field.name(), texts.join(": ").into());
     }
@@ -219,18 +189,14 @@ mod tests {
         let lines = JsonLines::new("items", "items-1", move || writer.clone());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), log);
         let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
-        let values = text
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let values = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         (text, values)
     }
 
     #[test]
     fn a_line_carries_who_where_and_the_fields_of_its_spans() {
         let (text, lines) = logged(|| {
-            let outer =
-                tracing::info_span!("request", trace_id = "abc", status = tracing::field::Empty);
+            let outer = tracing::info_span!("request", trace_id = "abc", status = tracing::field::Empty);
             let _outer = outer.enter();
             outer.record("status", 201);
             tracing::info_span!("inner", attempt = 2)
@@ -238,31 +204,14 @@ mod tests {
         });
         assert_eq!(text.lines().count(), 1);
         let line = &lines[0];
-        assert!(
-            line["timestamp"]
-                .as_str()
-                .unwrap()
-                .parse::<Timestamp>()
-                .is_ok(),
-            "{line}"
-        );
+        assert!(line["timestamp"].as_str().unwrap().parse::<Timestamp>().is_ok(), "{line}");
         assert_eq!(line["level"], "WARN");
-        assert_eq!(
-            (&line["service"], &line["instance"]),
-            (&"items".into(), &"items-1".into())
-        );
+        assert_eq!((&line["service"], &line["instance"]), (&"items".into(), &"items-1".into()));
         assert_eq!(line["target"], module_path!());
         assert_eq!(line["message"], "it said \"no\"\nand left");
-        assert_eq!(
-            (&line["trace_id"], &line["status"], &line["attempt"]),
-            (&"abc".into(), &201.into(), &2.into())
-        );
+        assert_eq!((&line["trace_id"], &line["status"], &line["attempt"]), (&"abc".into(), &201.into(), &2.into()));
         assert_eq!((&line["done"], &line["ratio"]), (&true.into(), &0.5.into()));
-        assert!(
-            text.starts_with("{\"timestamp\":")
-                && text.find("\"message\"") < text.find("\"trace_id\""),
-            "{text}"
-        );
+        assert!(text.starts_with("{\"timestamp\":") && text.find("\"message\"") < text.find("\"trace_id\""), "{text}");
     }
 
     #[test]
@@ -273,11 +222,7 @@ mod tests {
         });
         assert_eq!(lines[0]["id"], 2);
         assert_eq!(
-            (
-                &lines[0]["service"],
-                &lines[0]["service_"],
-                &lines[0]["level_"]
-            ),
+            (&lines[0]["service"], &lines[0]["service_"], &lines[0]["level_"]),
             (&"items".into(), &"other".into(), &"deep".into())
         );
         assert_eq!(text.matches("\"id\"").count(), 1);
@@ -299,9 +244,7 @@ mod tests {
     fn the_running_trace_is_named_without_a_span() {
         let trace = TraceContext::new();
         let (_, lines) = logged(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(trace.scope(async { tracing::info!("consumed") }));
         });
         assert_eq!(lines[0]["trace_id"], trace.trace_id());

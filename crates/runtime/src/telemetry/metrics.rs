@@ -34,10 +34,7 @@ impl Metrics {
     pub fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail; a collector that does leaves its own metrics out.
-        let _ = text::encode(
-            &mut text,
-            &self.0.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        let _ = text::encode(&mut text, &self.0.lock().unwrap_or_else(PoisonError::into_inner));
         text
     }
 
@@ -62,62 +59,29 @@ impl Collector for ProcessCollector {
             return Ok(());
         };
         if let Ok(stat) = process.stat() {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "ticks since the start stay far below 2⁵²"
-            )]
+            #[expect(clippy::cast_precision_loss, reason = "ticks since the start stay far below 2⁵²")]
             let cpu = (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64;
-            counter(
-                &mut encoder,
-                "process_cpu_seconds",
-                "CPU time used, user and system",
-                cpu,
-            )?;
+            counter(&mut encoder, "process_cpu_seconds", "CPU time used, user and system", cpu)?;
             gauge(
                 &mut encoder,
                 "process_resident_memory_bytes",
                 "Memory in RAM",
                 stat.rss.saturating_mul(procfs::page_size()),
             )?;
-            gauge(
-                &mut encoder,
-                "process_virtual_memory_bytes",
-                "Memory mapped",
-                stat.vsize,
-            )?;
-            gauge(
-                &mut encoder,
-                "process_threads",
-                "Threads",
-                u64::try_from(stat.num_threads).unwrap_or(0),
-            )?;
+            gauge(&mut encoder, "process_virtual_memory_bytes", "Memory mapped", stat.vsize)?;
+            gauge(&mut encoder, "process_threads", "Threads", u64::try_from(stat.num_threads).unwrap_or(0))?;
             if let Ok(booted) = procfs::boot_time_secs() {
                 let started = booted + stat.starttime / procfs::ticks_per_second();
-                gauge(
-                    &mut encoder,
-                    "process_start_time_seconds",
-                    "When the process started, Unix time",
-                    started,
-                )?;
+                gauge(&mut encoder, "process_start_time_seconds", "When the process started, Unix time", started)?;
             }
         }
         if let Ok(open) = process.fd_count() {
-            gauge(
-                &mut encoder,
-                "process_open_fds",
-                "Open file descriptors",
-                open as u64,
-            )?;
+            gauge(&mut encoder, "process_open_fds", "Open file descriptors", open as u64)?;
         }
         if let Ok(limits) = process.limits()
             && let LimitValue::Value(most) = limits.max_open_files.soft_limit
         {
-            gauge(
-                &mut encoder,
-                "process_max_fds",
-                "Most file descriptors that may be open",
-                most,
-            )?;
+            gauge(&mut encoder, "process_max_fds", "Most file descriptors that may be open", most)?;
         }
         Ok(())
     }
@@ -165,10 +129,7 @@ mod tests {
     fn the_process_tells_its_basics() {
         let text = Metrics::new().encode();
         assert!(value(&text, "process_resident_memory_bytes") > 100_000.0);
-        assert!(
-            value(&text, "process_virtual_memory_bytes")
-                >= value(&text, "process_resident_memory_bytes")
-        );
+        assert!(value(&text, "process_virtual_memory_bytes") >= value(&text, "process_resident_memory_bytes"));
         assert!(value(&text, "process_open_fds") >= 3.0);
         assert!(value(&text, "process_threads") >= 1.0);
         assert!(value(&text, "process_cpu_seconds_total") >= 0.0);
