@@ -12,4 +12,6 @@ pub mod openapi;
 pub mod page;
 pub mod problem;
 pub mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod upstream;

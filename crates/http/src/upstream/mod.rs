@@ -207,6 +207,9 @@ pub struct Status {
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = &self.0.roster.config.service;
-        f.debug_struct("Upstream").field("service", service).field("status", &*self.status().borrow()).finish_non_exhaustive()
+        f.debug_struct("Upstream")
+            .field("service", service)
+            .field("status", &*self.status().borrow())
+            .finish_non_exhaustive()
     }
 }

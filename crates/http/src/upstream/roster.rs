@@ -120,7 +120,8 @@ impl Roster {
         let up = entries.iter().filter(|entry| entry.phase == Phase::Up);
         let live: Vec<_> = up.map(|entry| Arc::clone(&entry.link)).collect();
         let count = |phase| entries.iter().filter(|entry| entry.phase == phase).count();
-        let status = Status { resolved: true, connecting: count(Phase::Connecting), up: live.len(), down: count(Phase::Down) };
+        let status =
+            Status { resolved: true, connecting: count(Phase::Connecting), up: live.len(), down: count(Phase::Down) };
         self.live.store(Arc::new(live));
         self.changes.send_replace(status);
     }
