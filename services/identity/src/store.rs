@@ -14,8 +14,7 @@ use crate::domain::{Grant, Session, User};
 use crate::secrets::TokenHash;
 
 mod embedded {
-    #![allow(unreachable_pub, reason = "the macro writes `pub`")]
-    database::refinery::embed_migrations!("migrations");
+    refinery::embed_migrations!("migrations");
 }
 
 /// The schema's history, and the table that records what of it has been applied.
