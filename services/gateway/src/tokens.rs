@@ -72,7 +72,9 @@ impl Refusal {
                 (problem.request_header(&header::AUTHORIZATION, why), Some(("invalid_request", why.to_owned())))
             }
             Self::Token(error) if error.is_unavailable() => return error.into(),
-            Self::Token(error) => (error.into(), Some(("invalid_token", error.to_string()))),
+            Self::Token(error) => {
+                (problem::UNAUTHENTICATED.detail(error.to_string()), Some(("invalid_token", error.to_string())))
+            }
         };
         let challenge = match error {
             None => format!("Bearer realm=\"{realm}\""),

@@ -1,5 +1,5 @@
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue},
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 use runtime::telemetry::Metrics;
@@ -15,23 +15,23 @@ pub struct UpstreamMetrics {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Attempt {
     service: String,
-    outcome: Outcome,
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Retry {
     service: String,
-    reason: Reason,
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Links {
     service: String,
-    state: State,
+    state: &'static str,
 }
 
 /// How one attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Outcome {
     Answered,
     Failed,
@@ -40,19 +40,11 @@ pub(super) enum Outcome {
 }
 
 /// Why a request was sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Reason {
     Unsent,
     Failed,
     Unavailable,
-}
-
-/// What is known of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum State {
-    Connecting,
-    Up,
-    Down,
 }
 
 impl UpstreamMetrics {
@@ -74,16 +66,16 @@ impl UpstreamMetrics {
         let retry = |reason| self.retries.get_or_create(&Retry { service: service(), reason }).clone();
         let state = |state| self.links.get_or_create(&Links { service: service(), state }).clone();
         ServiceMetrics {
-            answered: attempt(Outcome::Answered),
-            failed: attempt(Outcome::Failed),
-            timeout: attempt(Outcome::Timeout),
-            refused: attempt(Outcome::Refused),
-            retried_unsent: retry(Reason::Unsent),
-            retried_failed: retry(Reason::Failed),
-            retried_unavailable: retry(Reason::Unavailable),
-            connecting: state(State::Connecting),
-            up: state(State::Up),
-            down: state(State::Down),
+            answered: attempt("answered"),
+            failed: attempt("failed"),
+            timeout: attempt("timeout"),
+            refused: attempt("refused"),
+            retried_unsent: retry("unsent"),
+            retried_failed: retry("failed"),
+            retried_unavailable: retry("unavailable"),
+            connecting: state("connecting"),
+            up: state("up"),
+            down: state("down"),
         }
     }
 }
