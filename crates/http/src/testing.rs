@@ -139,7 +139,8 @@ impl Instance {
     }
 
     fn start(tls: Option<TlsAcceptor>, router: Router) -> Self {
-        let address = Ipv4Addr::new(127, rand::random_range(1..255), rand::random_range(1..255), rand::random_range(1..255));
+        let address =
+            Ipv4Addr::new(127, rand::random_range(1..255), rand::random_range(1..255), rand::random_range(1..255));
         let shared = Shared {
             tls,
             router,

@@ -83,9 +83,12 @@ async fn text(response: Response<berth_http::upstream::ResponseBody>) -> String 
 
 /// Says its name to GET, and echoes what is posted.
 fn named(name: &'static str) -> Router {
-    Router::new().route("/", routing::any(move |body: Bytes| async move {
-        if body.is_empty() { Bytes::from_static(name.as_bytes()) } else { body }
-    }))
+    Router::new().route(
+        "/",
+        routing::any(move |body: Bytes| async move {
+            if body.is_empty() { Bytes::from_static(name.as_bytes()) } else { body }
+        }),
+    )
 }
 
 #[tokio::test]
@@ -210,7 +213,8 @@ fn deadly() -> (Router, mpsc::UnboundedReceiver<Method>) {
 #[tokio::test]
 async fn what_was_in_flight_is_tried_elsewhere_only_if_it_is_idempotent() {
     let world = World::new();
-    for (method, survives) in [(Method::GET, true), (Method::PUT, true), (Method::POST, false), (Method::PATCH, false)] {
+    for (method, survives) in [(Method::GET, true), (Method::PUT, true), (Method::POST, false), (Method::PATCH, false)]
+    {
         let (router, mut deaths) = deadly();
         let mut doomed = world.instance(router);
         let spare = world.instance(named("spare"));
@@ -458,10 +462,10 @@ fn tokio_stream(
 #[tokio::test]
 async fn a_foreign_program_is_spoken_to_over_warm_connections() {
     let world = World::new();
-    let mut instance = Instance::plain(Router::new().route(
-        "/",
-        routing::any(async |headers: http::HeaderMap| headers["host"].to_str().unwrap().to_owned()),
-    ));
+    let mut instance = Instance::plain(
+        Router::new()
+            .route("/", routing::any(async |headers: http::HeaderMap| headers["host"].to_str().unwrap().to_owned())),
+    );
     let mut config = world.config(&[&instance]);
     config.protocol = Protocol::Plain;
     let upstream = world.upstream(config, 1).await;

@@ -213,6 +213,8 @@ impl Entry {
 
     pub(crate) fn answered(&mut self, status: StatusCode) {
         self.0.status = Some(status);
+        // Nobody asks for the body.
+        self.0.complete |= self.0.method == Method::HEAD;
     }
 
     pub(crate) fn refused(&mut self, problem: &'static str) {
@@ -283,4 +285,74 @@ fn protocol(version: Version) -> &'static str {
 
 fn clipped(text: &str) -> &str {
     text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_http::server::Activity;
+    use runtime::telemetry::Metrics;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn line(request: &str, note: impl FnOnce(&mut Entry)) -> Value {
+        let metrics = GatewayMetrics::register(&Metrics::new());
+        let (lines, queue) = sync_channel(1);
+        let log = AccessLog::new("gateway", "gateway-1", &metrics, Some(lines));
+        let request = Request::get(request).version(Version::HTTP_2).body(()).unwrap();
+        let client = IpAddr::from([192, 0, 2, 1]);
+        let answering = Activity::new().begin();
+        let mut entry =
+            Entry::begin(&log, &metrics.of_route(""), &request, client, answering, TraceContext::new());
+        note(&mut entry);
+        drop(entry);
+        let line = String::from_utf8(queue.recv().unwrap()).unwrap();
+        assert!(line.ends_with("}\n") && line.matches('\n').count() == 1, "{line}");
+        serde_json::from_str(&line).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_line_says_what_happened() {
+        let line = line("https://shop/items?access_token=secret", |entry| {
+            entry.asked("shop", "/items");
+            entry.known(&Arc::new(auth::Principal::user("alice", ["customer"])));
+            entry.answered(StatusCode::OK);
+            entry.sent(40);
+            entry.sent(2);
+            entry.complete();
+        });
+        let expected = [
+            ("level", Value::from("INFO")),
+            ("service", "gateway".into()),
+            ("instance", "gateway-1".into()),
+            ("target", "access".into()),
+            ("client", "192.0.2.1".into()),
+            ("protocol", "HTTP/2".into()),
+            ("method", "GET".into()),
+            ("host", "shop".into()),
+            ("path", "/items".into()),
+            ("subject", "alice".into()),
+            ("status", 200.into()),
+            ("bytes_sent", 42.into()),
+        ];
+        for (name, value) in expected {
+            assert_eq!(line[name], value, "{name} in {line}");
+        }
+        assert!(line.get("aborted").is_none() && line.get("error").is_none());
+        assert!(!line.to_string().contains("secret"), "the query stays out of it");
+    }
+
+    #[tokio::test]
+    async fn whoever_leaves_early_is_seen_to() {
+        let line = line("https://shop/items", |_| {});
+        assert_eq!((&line["status"], &line["aborted"]), (&Value::from(499), &Value::from(true)));
+    }
+
+    #[tokio::test]
+    async fn what_a_client_chooses_is_clipped_and_escaped() {
+        let path = format!("/\"\u{7f}é{}", "é".repeat(1000));
+        let line = line("https://shop/", |entry| entry.asked("shop", &path));
+        assert!(line["path"].as_str().unwrap().len() <= MAX_TEXT);
+        assert!(path.starts_with(line["path"].as_str().unwrap()));
+    }
 }

@@ -194,7 +194,11 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Objects<A> {
         self.0.tuple_variant(len, Objects(visitor))
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, A::Error> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, A::Error> {
         self.0.struct_variant(fields, Objects(visitor))
     }
 }
@@ -267,7 +271,10 @@ mod tests {
         let order = read(json).unwrap();
         assert_eq!(order.lines, [line(2), line(0)]);
         assert_eq!((order.first, order.pair), (Some(line(3)), Some((5, line(6)))));
-        assert_eq!((order.by_name, order.choice), (BTreeMap::from([("a".into(), line(4))]), Some(Choice::One(line(7)))));
+        assert_eq!(
+            (order.by_name, order.choice),
+            (BTreeMap::from([("a".into(), line(4))]), Some(Choice::One(line(7))))
+        );
         assert_eq!(read(r#"{"id": 1, "first": null, "choice": "none"}"#).unwrap().choice, Some(Choice::None));
         assert!(read(r#"{"id": 1, "x": 1}"#).unwrap_err().contains("unknown field `x`"));
     }

@@ -5,7 +5,10 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -19,7 +22,7 @@ use hyper_util::{
 use tls::{Identity, peer_id};
 use tokio::{
     net::TcpStream,
-    sync::{Semaphore, watch},
+    sync::Semaphore,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -225,42 +228,44 @@ impl Drop for Slot {
     }
 }
 
-/// Whether a connection has requests, and since when it has none.
+/// Whether a connection has requests, and since when it has none. Two atomic operations a request: nobody is woken.
 #[derive(Clone, Debug)]
-pub struct Activity(watch::Sender<Active>);
+pub struct Activity(Arc<Active>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Active {
-    requests: usize,
-    since: Instant,
+    start: Instant,
+    requests: AtomicUsize,
+    /// Nanoseconds from `start` to the end of the last request.
+    ended: AtomicU64,
 }
 
 impl Activity {
     /// A connection without a request yet.
     #[expect(clippy::new_without_default, reason = "the time it starts counts: a default would promise a fixed value")]
     pub fn new() -> Self {
-        Self(watch::Sender::new(Active { requests: 0, since: Instant::now() }))
+        Self(Arc::new(Active { start: Instant::now(), requests: AtomicUsize::new(0), ended: AtomicU64::new(0) }))
     }
 
     /// Counts a request until the guard is dropped.
     pub fn begin(&self) -> Answering {
-        self.0.send_modify(|active| active.requests += 1);
-        Answering(self.0.clone())
+        self.0.requests.fetch_add(1, SeqCst);
+        Answering(Arc::clone(&self.0))
     }
 
     /// Ends when there was no request for `timeout`.
     pub fn idle_for(&self, timeout: Duration) -> impl Future<Output = ()> + use<> {
-        let mut active = self.0.subscribe();
+        let active = Arc::clone(&self.0);
         async move {
             loop {
-                let Active { requests, since } = *active.borrow_and_update();
-                let idle = async {
-                    if requests > 0 { std::future::pending().await } else { sleep_until(since + timeout).await }
-                };
-                tokio::select! {
-                    () = idle => return,
-                    changed = active.changed() => if changed.is_err() { return },
+                let ended = active.start + Duration::from_nanos(active.ended.load(SeqCst));
+                // While there are requests, none of them can have ended long enough ago before this time has passed.
+                let busy = active.requests.load(SeqCst) > 0;
+                let due = if busy { Instant::now() + timeout } else { ended + timeout };
+                if !busy && Instant::now() >= due {
+                    return;
                 }
+                sleep_until(due).await;
             }
         }
     }
@@ -268,13 +273,13 @@ impl Activity {
 
 /// A request that is being answered, down to the last byte of its answer.
 #[derive(Debug)]
-pub struct Answering(watch::Sender<Active>);
+pub struct Answering(Arc<Active>);
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.send_modify(|active| {
-            *active = Active { requests: active.requests.saturating_sub(1), since: Instant::now() }
-        });
+        let ended = u64::try_from(self.0.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.ended.store(ended, SeqCst);
+        self.0.requests.fetch_sub(1, SeqCst);
     }
 }
 
