@@ -492,6 +492,74 @@ async fn a_foreign_program_is_spoken_to_over_warm_connections() {
 }
 
 #[tokio::test]
+async fn what_is_in_flight_when_an_upstream_is_dropped_is_finished() {
+    let world = World::new();
+    let gate = Arc::new(Notify::new());
+    let opened = Arc::clone(&gate);
+    let instance = world.instance(Router::new().route(
+        "/",
+        routing::get(move || {
+            let opened = Arc::clone(&opened);
+            async move {
+                let first =
+                    futures_util::stream::once(async { Ok::<_, std::io::Error>(Bytes::from_static(b"first ")) });
+                let last = futures_util::stream::once(async move {
+                    opened.notified().await;
+                    Ok(Bytes::from_static(b"last"))
+                });
+                Body::from_stream(futures_util::StreamExt::chain(first, last))
+            }
+        }),
+    ));
+    let upstream = world.upstream(world.config(&[&instance]), 1).await;
+    let response = upstream.send(get("/"), soon()).await.unwrap();
+    let mut status = upstream.status();
+    drop(upstream);
+    status.wait_for(|status| status.up == 0).await.unwrap();
+    gate.notify_one();
+    assert_eq!(text(response).await, "first last");
+}
+
+#[tokio::test]
+async fn an_instance_that_falls_silent_is_given_up_and_found_again() {
+    let world = World::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let tls: TlsAcceptor = world.mesh.identity("items").server_config(&[b"h2"]).into();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(stream) = tls.accept(stream).await else { continue };
+            // The first connection answers once and then never again, as one does whose end was lost on the way.
+            let answers = if count.fetch_add(1, SeqCst) == 0 { 1 } else { usize::MAX };
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                let mut unanswered = Vec::new();
+                let mut answered = 0;
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    if answered < answers {
+                        answered += 1;
+                        respond.send_response(Response::new(()), true).unwrap();
+                    } else {
+                        unanswered.push(respond);
+                    }
+                }
+            });
+        }
+    });
+    let mut config = world.config(&[]);
+    config.endpoints.push(address);
+    config.health.timeout = Duration::from_millis(100);
+    let upstream = world.upstream(config, 1).await;
+    until(&upstream, |status| status.up == 0).await;
+    until(&upstream, |status| status.up == 1).await;
+    assert_eq!(connections.load(SeqCst), 2);
+    assert_eq!(upstream.send(get("/"), soon()).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn an_upstream_that_is_dropped_closes_its_connections() {
     let world = World::new();
     let mut instance = world.instance(named("one"));

@@ -302,8 +302,7 @@ mod tests {
         let request = Request::get(request).version(Version::HTTP_2).body(()).unwrap();
         let client = IpAddr::from([192, 0, 2, 1]);
         let answering = Activity::new().begin();
-        let mut entry =
-            Entry::begin(&log, &metrics.of_route(""), &request, client, answering, TraceContext::new());
+        let mut entry = Entry::begin(&log, &metrics.of_route(""), &request, client, answering, TraceContext::new());
         note(&mut entry);
         drop(entry);
         let line = String::from_utf8(queue.recv().unwrap()).unwrap();

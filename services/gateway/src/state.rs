@@ -83,7 +83,7 @@ pub(crate) struct State {
     pub(crate) plan: Arc<Plan>,
     /// Longest prefix first.
     routes: Vec<Route>,
-    upstreams: BTreeMap<String, Service>,
+    upstreams: Services,
     pub(crate) issuer: Arc<Issuer>,
     pub(crate) anonymous: Arc<Principal>,
     pub(crate) advice: Advice,
@@ -120,10 +120,19 @@ pub(crate) struct Route {
 /// An upstream and what it was made from, to know it again.
 struct Service {
     upstream: Upstream,
+    wanted: Wanted,
+}
+
+/// What the plan says of a service, as far as its upstream is concerned.
+#[derive(Clone, PartialEq)]
+struct Wanted {
+    name: String,
     protocol: plan::Protocol,
     health: plan::Health,
     endpoints: Vec<Endpoint>,
-    limits: (Duration, Duration, u8),
+    connect_timeout: Duration,
+    total_timeout: Duration,
+    retry_percent: u8,
 }
 
 /// The issuer of access tokens and the task that keeps its keys fresh.
@@ -136,6 +145,7 @@ pub(crate) struct Issuer {
 impl State {
     /// Puts a plan into force at the start.
     pub(crate) fn start(plan: Plan, means: &Means) -> Result<Self, PlanError> {
+        check(&plan, means)?;
         let upstreams = upstreams(&plan, means, None)?;
         let issuer = Idle::new(&plan, means, &upstreams)?;
         Self::assemble(plan, means, upstreams, Arc::new(issuer.run()))
@@ -144,8 +154,16 @@ impl State {
     /// Puts another plan into force, keeping the upstreams and the issuer that are the same in both. The keys of a changed
     /// issuer are fetched first: until they are here, its tokens could not be verified.
     pub(crate) async fn replace(&self, plan: Plan, means: &Means) -> Result<Self, PlanError> {
+        check(&plan, means)?;
         let upstreams = upstreams(&plan, means, Some(&self.upstreams))?;
-        let issuer = if plan.auth == self.issuer.auth {
+        let moved = match &plan.auth.jwks {
+            JwksFrom::Discovery => false,
+            JwksFrom::Service { service, .. } => {
+                let place = |services: &Services| services.get(service.as_str()).map(|service| service.wanted.clone());
+                place(&upstreams) != place(&self.upstreams)
+            }
+        };
+        let issuer = if plan.auth == self.issuer.auth && !moved {
             if let Err(error) = self.issuer.verifier.refresh().await {
                 tracing::warn!(%error, "the issuer's keys stay as they are");
             }
@@ -158,16 +176,8 @@ impl State {
         Self::assemble(plan, means, upstreams, issuer)
     }
 
-    fn assemble(
-        plan: Plan,
-        means: &Means,
-        upstreams: BTreeMap<String, Service>,
-        issuer: Arc<Issuer>,
-    ) -> Result<Self, PlanError> {
+    fn assemble(plan: Plan, means: &Means, upstreams: Services, issuer: Arc<Issuer>) -> Result<Self, PlanError> {
         let domain = means.identity.id().domain();
-        if *plan.domain != *domain {
-            return Err(PlanError::OtherMesh { plan: plan.domain.to_string(), own: domain.to_owned() });
-        }
         let mut routes = Vec::with_capacity(plan.gateway.routes.len());
         for route in &plan.gateway.routes {
             let Some(service) = upstreams.get(route.service.as_str()) else { continue };
@@ -241,6 +251,15 @@ impl Drop for State {
     }
 }
 
+/// Before anything is started: whether the plan is of our mesh.
+fn check(plan: &Plan, means: &Means) -> Result<(), PlanError> {
+    let own = means.identity.id().domain();
+    if *plan.domain == *own {
+        return Ok(());
+    }
+    Err(PlanError::OtherMesh { plan: plan.domain.to_string(), own: own.to_owned() })
+}
+
 /// Whether a path lies at or below a prefix, by whole segments.
 fn covers(prefix: &str, path: &str) -> bool {
     let prefix = prefix.trim_end_matches('/');
@@ -276,82 +295,74 @@ impl Limits {
     }
 }
 
+type Services = BTreeMap<String, Service>;
+
 /// One upstream for each service with a route, and one for the issuer; those of the old plan that are the same stay.
-fn upstreams(
-    plan: &Plan,
-    means: &Means,
-    old: Option<&BTreeMap<String, Service>>,
-) -> Result<BTreeMap<String, Service>, PlanError> {
-    let mut upstreams = BTreeMap::new();
+fn upstreams(plan: &Plan, means: &Means, old: Option<&Services>) -> Result<Services, PlanError> {
+    let limits = &plan.gateway.limits;
+    let wanted = |name: &str, protocol, health: &plan::Health, endpoints: Vec<Endpoint>| Wanted {
+        name: name.to_owned(),
+        protocol,
+        health: health.clone(),
+        endpoints,
+        connect_timeout: limits.connect_timeout_ms.duration(),
+        total_timeout: limits.total_timeout_ms.duration(),
+        retry_percent: limits.retry_budget_percent,
+    };
+    let mut all = BTreeMap::new();
     for route in &plan.gateway.routes {
-        let wanted = (&route.protocol, &route.health, route.upstreams.as_slice());
-        upstreams.insert(route.service.to_string(), service(&route.service, wanted, plan, means, old)?);
+        all.insert(
+            route.service.to_string(),
+            wanted(&route.service, route.protocol, &route.health, route.upstreams.clone()),
+        );
     }
     if let JwksFrom::Service { service: name, .. } = &plan.auth.jwks
-        && !upstreams.contains_key(name.as_str())
+        && !all.contains_key(name.as_str())
     {
         let issuer = plan.service(name).ok_or_else(|| PlanError::NoIssuer(name.to_string()))?;
-        let endpoints: Vec<Endpoint> = issuer
-            .instances
-            .iter()
-            .map(|instance| Endpoint {
-                instance: instance.name.clone(),
-                host: instance.host.clone(),
-                port: instance.port,
-            })
-            .collect();
-        let wanted = (&issuer.protocol, &issuer.health, endpoints.as_slice());
-        upstreams.insert(name.to_string(), service(name, wanted, plan, means, old)?);
+        let place = |at: &plan::Instance| Endpoint { instance: at.name.clone(), host: at.host.clone(), port: at.port };
+        let endpoints = issuer.instances.iter().map(place).collect();
+        all.insert(name.to_string(), wanted(name, issuer.protocol, &issuer.health, endpoints));
     }
-    Ok(upstreams)
+    let start = |(name, wanted): (String, Wanted)| {
+        let same = old.and_then(|old| old.get(&name)).filter(|old| old.wanted == wanted);
+        let upstream = match same {
+            Some(same) => same.upstream.clone(),
+            None => Upstream::start(wanted.config(means)?, &means.upstream_metrics),
+        };
+        Ok((name, Service { upstream, wanted }))
+    };
+    all.into_iter().map(start).collect()
 }
 
-fn service(
-    name: &str,
-    (protocol, health, endpoints): (&plan::Protocol, &plan::Health, &[Endpoint]),
-    plan: &Plan,
-    means: &Means,
-    old: Option<&BTreeMap<String, Service>>,
-) -> Result<Service, PlanError> {
-    let limits = &plan.gateway.limits;
-    let numbers =
-        (limits.connect_timeout_ms.duration(), limits.total_timeout_ms.duration(), limits.retry_budget_percent);
-    let same = old.and_then(|old| old.get(name)).filter(|old| {
-        old.protocol == *protocol && old.health == *health && old.endpoints == endpoints && old.limits == numbers
-    });
-    let upstream = match same {
-        Some(same) => same.upstream.clone(),
-        None => Upstream::start(
-            Config {
-                service: name.to_owned(),
-                endpoints: endpoints.iter().map(host_and_port).collect(),
-                protocol: match protocol {
-                    plan::Protocol::Mesh => Protocol::Mesh {
-                        identity: Arc::clone(&means.identity),
-                        peer: SpiffeId::new(&plan.domain, name)?,
-                    },
-                    plan::Protocol::Plain => Protocol::Plain,
+impl Wanted {
+    fn config(&self, means: &Means) -> Result<Config, PlanError> {
+        Ok(Config {
+            service: self.name.clone(),
+            endpoints: self.endpoints.iter().map(host_and_port).collect(),
+            protocol: match self.protocol {
+                plan::Protocol::Mesh => Protocol::Mesh {
+                    identity: Arc::clone(&means.identity),
+                    peer: SpiffeId::new(means.identity.id().domain(), &self.name)?,
                 },
-                health: HealthCheck {
-                    path: health.path.as_ref().map(|path| parse_path(path)).transpose()?,
-                    interval: health.interval_ms.duration(),
-                    timeout: health.timeout_ms.duration(),
-                    rise: health.healthy_after.into(),
-                    fall: health.unhealthy_after.into(),
-                },
-                limits: upstream::Limits {
-                    connect_timeout: numbers.0,
-                    head_timeout: numbers.1,
-                    connections: CONNECTIONS,
-                    retry_percent: numbers.2,
-                    ..upstream::Limits::default()
-                },
+                plan::Protocol::Plain => Protocol::Plain,
             },
-            &means.upstream_metrics,
-        ),
-    };
-    let (protocol, health, endpoints) = (*protocol, health.clone(), endpoints.to_vec());
-    Ok(Service { upstream, protocol, health, endpoints, limits: numbers })
+            health: HealthCheck {
+                path: self.health.path.as_ref().map(|path| parse_path(path)).transpose()?,
+                interval: self.health.interval_ms.duration(),
+                timeout: self.health.timeout_ms.duration(),
+                rise: self.health.healthy_after.into(),
+                fall: self.health.unhealthy_after.into(),
+            },
+            limits: upstream::Limits {
+                connect_timeout: self.connect_timeout,
+                head_timeout: self.total_timeout,
+                connections: CONNECTIONS,
+                retry_percent: self.retry_percent,
+                ..upstream::Limits::default()
+            },
+        })
+    }
 }
 
 fn host_and_port(endpoint: &Endpoint) -> String {
@@ -370,7 +381,7 @@ struct Idle {
 }
 
 impl Idle {
-    fn new(plan: &Plan, means: &Means, upstreams: &BTreeMap<String, Service>) -> Result<Self, PlanError> {
+    fn new(plan: &Plan, means: &Means, upstreams: &Services) -> Result<Self, PlanError> {
         let auth = plan.auth.clone();
         let source: Box<dyn JwksSource> = match &auth.jwks {
             JwksFrom::Discovery => {

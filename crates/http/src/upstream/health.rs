@@ -6,7 +6,7 @@ use http::Request;
 use http_body_util::{BodyExt as _, Limited};
 use runtime::retry::Backoff;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 
 use super::BoxError;
 use super::{
@@ -24,7 +24,8 @@ const EAGERNESS: u32 = 4;
 
 /// Keeps the link up until `stop`.
 pub(super) async fn keep(roster: Arc<Roster>, link: Arc<Link>, stop: CancellationToken) {
-    let supervisor = Supervisor { roster: &roster, link: &link, judge: Judge::new(&roster.config.health) };
+    let judge = Judge::new(&roster.config.health);
+    let supervisor = Supervisor { roster: &roster, link: &link, judge, up_since: None };
     tokio::select! {
         () = stop.cancelled() => {}
         () = supervisor.run() => {}
@@ -93,19 +94,20 @@ struct Supervisor<'a> {
     roster: &'a Arc<Roster>,
     link: &'a Arc<Link>,
     judge: Judge,
+    up_since: Option<Instant>,
 }
 
 impl Supervisor<'_> {
     async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_RETRY, self.health().interval);
         loop {
-            let started = Instant::now();
             let error = match &self.link.transport {
                 Transport::Http2 { .. } => self.one_connection().await,
                 Transport::Http1 { .. } => self.many_connections().await,
             };
             // Whoever held out for a while is worth trying again at once, but not whoever comes and goes.
-            if started.elapsed() > self.health().interval {
+            let interval = self.health().interval;
+            if self.up_since.take().is_some_and(|since| since.elapsed() > interval) {
                 backoff.reset();
                 self.note(Phase::Connecting, Some(&error));
             } else {
@@ -130,12 +132,13 @@ impl Supervisor<'_> {
         };
         sender.store(Some(Arc::new(connected)));
         let (roster, link) = (Arc::clone(self.roster), Arc::clone(self.link));
-        let mut driver = AbortOnDropHandle::new(tokio::spawn(async move {
+        // Not aborted when we are stopped: what is in flight then is finished.
+        let mut driver = tokio::spawn(async move {
             let ended = connection.await;
             // Here and not in the supervisor: no request is to be sent this way any more, from this moment on.
             roster.set_phase(&link, Phase::Connecting);
             ended
-        }));
+        });
         let ended = loop {
             let pause = tokio::select! {
                 biased;
@@ -143,6 +146,7 @@ impl Supervisor<'_> {
                 checked = self.check() => match self.weigh(checked) {
                     Ok(pause) => pause,
                     Err(error) => {
+                        driver.abort();
                         sender.store(None);
                         return error;
                     }
@@ -188,6 +192,7 @@ impl Supervisor<'_> {
                 let verdict = self.judge.hear(true);
                 if verdict == Verdict::Up && before != Verdict::Up {
                     self.link.latency.restart(latency);
+                    self.up_since = Some(Instant::now());
                 }
                 (verdict, None)
             }

@@ -30,8 +30,8 @@ impl Inner {
     ) -> Result<Response<ResponseBody>, Error> {
         self.budget.deposit();
         let mut tried = Vec::new();
-        for attempt in 1.. {
-            let last = attempt >= self.limits.attempts;
+        loop {
+            let last = tried.len() + 1 >= self.limits.attempts as usize;
             let lease = self.lease(&tried, deadline).await.inspect_err(|_| self.metrics.attempt(Outcome::Refused))?;
             let address = lease.link().address;
             let spare = if last { None } else { replay(&request) };
@@ -58,7 +58,6 @@ impl Inner {
             tried.push(address);
             request = next;
         }
-        Err(self.unavailable())
     }
 
     async fn attempt(

@@ -199,6 +199,17 @@ async fn an_outside_issuer_takes_the_place_of_identity_by_configuration_alone() 
 }
 
 #[tokio::test]
+async fn an_issuer_that_has_moved_is_found_again() {
+    let mut world = World::echoing();
+    let gateway = world.start().await;
+    assert_eq!(gateway.get("/items", &world.alice()).await.status, 200);
+    world.move_identity();
+    std::fs::write(world.plan_path(), world.plan.to_json()).unwrap();
+    assert_eq!(gateway.reloadable.reload().await, 0);
+    assert_eq!(gateway.get("/items", &world.alice()).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_route_of_the_new_plan_may_ask_for_less() {
     let mut world = World::echoing();
     let gateway = world.start().await;

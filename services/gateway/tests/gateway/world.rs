@@ -101,11 +101,7 @@ impl World {
         tls::install_provider();
         let mesh = TestMesh::new();
         let (issuer, _) = SigningKey::generate().unwrap();
-        let keys = json!({ "keys": [issuer.jwk()] });
-        let identity = Router::new()
-            .route("/identity/.well-known/jwks.json", routing::get(async || Json(keys)))
-            .route("/identity/echo", routing::any(echo));
-        let identity = Instance::mesh(&mesh, "identity", identity);
+        let identity = identity(&mesh, &issuer);
         let items = Instance::mesh(&mesh, "items", items);
         let legacy = Instance::plain(Router::new().fallback(echo));
 
@@ -142,6 +138,13 @@ impl World {
 
     pub(crate) fn kill_identity(&mut self) {
         self.identity.kill();
+    }
+
+    /// Another instance at another place.
+    pub(crate) fn move_identity(&mut self) {
+        self.identity = identity(&self.mesh, &self.issuer);
+        let address = self.identity.address();
+        self.place("identity", &[address]);
     }
 
     pub(crate) async fn restart_identity(&mut self) {
@@ -218,6 +221,14 @@ impl World {
     pub(crate) fn plan_path(&self) -> PathBuf {
         self.mesh.folder("gateway").join("plan.json")
     }
+}
+
+fn identity(mesh: &TestMesh, issuer: &SigningKey) -> Instance {
+    let keys = json!({ "keys": [issuer.jwk()] });
+    let router = Router::new()
+        .route("/identity/.well-known/jwks.json", routing::get(async || Json(keys)))
+        .route("/identity/echo", routing::any(echo));
+    Instance::mesh(mesh, "identity", router)
 }
 
 fn pem_of(pkcs8: &[u8]) -> Vec<u8> {
