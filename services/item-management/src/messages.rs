@@ -15,7 +15,7 @@ use crate::{
         self, Command, EntryKind, Item, Line, OrderLines, Refusal, RefusalReason, ReservationState, Shortage, Step, Stock, StockEntry,
         StockError,
     },
-    store::{self, Entry, Reservation},
+    store::{self, Entry, Reach, Reservation},
 };
 
 /// The stream the commands come from: that of the service which gives them.
@@ -190,7 +190,7 @@ async fn reserve(tx: &Transaction<'_>, command: Reserve, now: Timestamp) -> Resu
             _ => Answer::Reserved { order_id },
         });
     }
-    let shelf = store::lock_shelf(tx, &lines.items(), false).await?;
+    let shelf = store::lock_shelf(tx, &lines.items(), Reach::Existing).await?;
     match domain::reserve(&lines, &shelf) {
         Ok(shelf) => {
             let held = Reservation { state: ReservationState::Held, refusal: None };
@@ -254,7 +254,7 @@ async fn put_back(tx: &Transaction<'_>, command: Return, actor: &str, now: Times
         if counted != lines.items().len() as u64 {
             return Err(permanent("an item would be returned that the order did not take"));
         }
-        let shelf = store::lock_shelf(tx, &lines.items(), true).await?;
+        let shelf = store::lock_shelf(tx, &lines.items(), Reach::Deleted).await?;
         let shelf = domain::change_each(&lines, &shelf, Stock::put_back).map_err(permanent)?;
         store::write_shelf(tx, &shelf, now).await?;
         let returned: Vec<_> = lines.iter().collect();
@@ -271,7 +271,7 @@ async fn change_stock(
     now: Timestamp,
 ) -> Result<OrderLines, HandlerError> {
     let lines = store::list_lines(tx, order_id).await?;
-    let shelf = store::lock_shelf(tx, &lines.items(), false).await?;
+    let shelf = store::lock_shelf(tx, &lines.items(), Reach::Existing).await?;
     let shelf = domain::change_each(&lines, &shelf, change).map_err(permanent)?;
     store::write_shelf(tx, &shelf, now).await?;
     Ok(lines)

@@ -160,15 +160,24 @@ pub async fn count_held(db: &impl Statements, item_id: Uuid) -> Result<i64, Erro
     Ok(row.get(0))
 }
 
-/// Locks the items, in the order of their ids, and gives the stock of those that exist; with `deleted`, of the deleted ones too.
-pub async fn lock_shelf(tx: &Transaction<'_>, items: &[Uuid], deleted: bool) -> Result<Shelf, Error> {
+/// Which items a statement is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Those that can be sold.
+    Existing,
+    /// Those too that were deleted.
+    Deleted,
+}
+
+/// Locks the items, in the order of their ids, and gives their stock. Those that are not there are left out.
+pub async fn lock_shelf(tx: &Transaction<'_>, items: &[Uuid], reach: Reach) -> Result<Shelf, Error> {
     let rows = tx
         .all(
             "SELECT id, stock_on_hand, stock_reserved FROM items
              WHERE id = ANY($1) AND (deleted_at IS NULL OR $2)
              ORDER BY id
              FOR NO KEY UPDATE",
-            &[&items, &deleted],
+            &[&items, &(reach == Reach::Deleted)],
         )
         .await?;
     // The schema's checks are those of `Stock::new`: no row is lost here.

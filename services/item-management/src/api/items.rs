@@ -9,7 +9,7 @@ use berth_http::{
     etag::{Etag, IfMatch},
     extract::{Json, Path, Query},
     page::{Cursor, Limit, Page},
-    problem::{self, Problem},
+    problem::{self, Problem, ProblemType},
 };
 use database::{ScopedFutureExt, Transaction};
 use http::{StatusCode, header};
@@ -24,6 +24,9 @@ use crate::{
     messages::Fact,
     store::{self, Entry},
 };
+
+static SKU_TAKEN: ProblemType = ProblemType::new("sku-taken", 409, "Another item has the sku");
+static ITEM_RESERVED: ProblemType = ProblemType::new("item-reserved", 409, "Orders hold stock of the item");
 
 /// Where a list of items goes on.
 #[derive(Debug, Serialize, Deserialize)]
@@ -109,7 +112,7 @@ pub(super) async fn create_item(
     let item = created.map_err(|failure| match failure {
         Failure::Database(error) if error.constraint() == Some(store::UNIQUE_SKU) => {
             let detail = format!("There is an item with the sku {} already.", new.sku.as_str());
-            problem::CONFLICT.detail(detail).field("/sku", "must be unique").into()
+            SKU_TAKEN.detail(detail).field("/sku", "must be unique").into()
         }
         failure => failure,
     })?;
@@ -235,7 +238,7 @@ async fn delete(
     let held = store::count_held(tx, id).await?;
     if held > 0 {
         let detail = format!("Orders hold stock of the item: {held} reservations must be taken or released first.");
-        return Err(problem::CONFLICT.detail(detail).with("reservations", held).into());
+        return Err(ITEM_RESERVED.detail(detail).with("reservations", held).into());
     }
     store::delete_item(tx, id, now).await?;
     Fact::Deleted(&item).emit(tx, actor).await?;

@@ -5,7 +5,7 @@ use axum::extract::State;
 use berth_http::{
     extract::{IDEMPOTENCY_KEY, IdempotencyKey, Json, Path, Query},
     page::{Cursor, Limit, Page},
-    problem::{self, Problem},
+    problem::{self, Problem, ProblemType},
 };
 use database::{ScopedFutureExt, Transaction};
 use http::StatusCode;
@@ -18,8 +18,10 @@ use super::{App, Failure, no_such_item, page};
 use crate::{
     domain::{Adjustment, EntryKind, ItemReservation, ReservationState, Stock, StockEntry, StockError},
     messages::Fact,
-    store::{self, Entry},
+    store::{self, Entry, Reach},
 };
+
+static STOCK_RESERVED: ProblemType = ProblemType::new("stock-reserved", 409, "Orders hold the stock");
 
 /// Where the ledger of an item goes on.
 #[derive(Debug, Serialize, Deserialize)]
@@ -104,7 +106,7 @@ async fn adjust(
     key: Option<&str>,
     now: Timestamp,
 ) -> Result<StockEntry, Failure> {
-    let shelf = store::lock_shelf(tx, &[id], false).await?;
+    let shelf = store::lock_shelf(tx, &[id], Reach::Existing).await?;
     let stock = *shelf.get(&id).ok_or_else(no_such_item)?;
     if let Some(key) = key
         && let Some(entry) = store::find_entry(tx, id, actor, key).await?
@@ -129,13 +131,13 @@ fn repeated(entry: StockEntry, adjustment: &Adjustment) -> Result<StockEntry, Fa
     }
     let detail = "The Idempotency-Key belongs to another adjustment of this item.";
     let message = "belongs to another request: choose a new one for each";
-    Err(problem::INVALID_FIELD.detail(detail).request_header(&IDEMPOTENCY_KEY, message).into())
+    Err(problem::IDEMPOTENCY_KEY_REUSED.detail(detail).request_header(&IDEMPOTENCY_KEY, message).into())
 }
 
 fn not_adjustable(error: StockError, stock: Stock) -> Problem {
     let kind = match error {
         StockError::AboveMaximum => &problem::INVALID_FIELD,
-        _ => &problem::CONFLICT,
+        _ => &STOCK_RESERVED,
     };
     kind.detail(format!("The stock cannot be adjusted: {error}."))
         .field("/change", error.to_string())

@@ -25,7 +25,7 @@ async fn an_item_from_its_creation_to_its_deletion() {
     let viewed = world.get(CUSTOMER, &path).send().await.expect(200);
     assert_eq!((viewed.etag(), &viewed.body), (created.etag(), &created.body));
     let twin = world.post(CLERK, "/items", &an_item("MUG", 7)).send().await;
-    twin.problem(409, "conflict").names("pointer", "/sku");
+    twin.problem(409, "sku-taken").names("pointer", "/sku");
 
     let patch = json!({"description": "Holds tea.", "price": {"amount": 450}});
     let call = world.call(CLERK, Method::PATCH, &path).if_match(&created.etag());
@@ -114,7 +114,7 @@ async fn stock_is_adjusted_and_the_ledger_adds_up() {
     );
     adjust(-3, "broken").send().await.expect(201);
     world.reserve(Uuid::from_u128(1), &[(id, 8)]).await.unwrap();
-    let refused = adjust(-5, "lost").send().await.problem(409, "conflict").names("pointer", "/change");
+    let refused = adjust(-5, "lost").send().await.problem(409, "stock-reserved").names("pointer", "/change");
     assert_eq!((&refused.body["stock_on_hand"], &refused.body["stock_reserved"]), (&json!(12), &json!(8)));
     adjust(-4, "lost").send().await.expect(201);
     adjust(1_000_000_000, "typo").send().await.problem(422, "invalid-field").names("pointer", "/change");
@@ -150,7 +150,7 @@ async fn a_repeated_adjustment_has_one_effect() {
     let later = adjust(CLERK, a.id, "k-1", 5).await.expect(201).body;
     assert_eq!(later, first, "the first answer, whatever happened since");
     // The key is the caller's own, for this item.
-    adjust(CLERK, a.id, "k-1", 6).await.problem(422, "invalid-field").names("header", "idempotency-key");
+    adjust(CLERK, a.id, "k-1", 6).await.problem(422, "idempotency-key-reused").names("header", "idempotency-key");
     adjust(Who::Role("admin"), a.id, "k-1", 7).await.expect(201);
     adjust(CLERK, b.id, "k-1", 5).await.expect(201);
     assert_eq!((world.stock(a.id).await, world.stock(b.id).await), ((13, 0), (5, 0)));
@@ -178,9 +178,9 @@ async fn reservations_are_shown_and_keep_an_item_from_being_deleted() {
     assert_eq!(list(&format!("?limit=2&cursor={}", next.unwrap())).await, (vec![order(3)], None));
 
     let delete = || world.call(CLERK, Method::DELETE, format!("/items/{}", a.id)).if_match("*");
-    assert_eq!(delete().send().await.problem(409, "conflict").body["reservations"], 2);
+    assert_eq!(delete().send().await.problem(409, "item-reserved").body["reservations"], 2);
     world.settle("release", Uuid::from_u128(1)).await.unwrap();
-    assert_eq!(delete().send().await.problem(409, "conflict").body["reservations"], 1);
+    assert_eq!(delete().send().await.problem(409, "item-reserved").body["reservations"], 1);
     world.settle("take", Uuid::from_u128(3)).await.unwrap();
     delete().send().await.expect(204);
 }

@@ -6,6 +6,7 @@ mod api;
 mod authorization;
 mod availability;
 mod bad_input;
+mod messages;
 mod order_transaction;
 mod store;
 mod world;

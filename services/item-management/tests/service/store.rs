@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use item_management::{
     domain::{EntryKind, ItemFilter, Line, NewItem, OrderLines, QuoteRequestLine, Refusal, ReservationState, Shelf, Stock},
-    store::{self, Entry, Reservation},
+    store::{self, Entry, Reach, Reservation},
 };
 use jiff::Timestamp;
 use serde_json::{Value, from_value, json};
@@ -120,9 +120,9 @@ async fn stock_is_locked_in_order_and_written() {
     let shelf = in_transaction!(world, |tx| async {
             store::delete_item(tx, gone.id, now).await?;
             let ids = [b.id, gone.id, Uuid::nil(), a.id];
-            let all = store::lock_shelf(tx, &ids, true).await?;
+            let all = store::lock_shelf(tx, &ids, Reach::Deleted).await?;
             assert_eq!(all.len(), 3);
-            store::lock_shelf(tx, &ids, false).await
+            store::lock_shelf(tx, &ids, Reach::Existing).await
         })
         .unwrap();
     assert_eq!(shelf, Shelf::from([(a.id, Stock::new(5, 0).unwrap()), (b.id, Stock::new(6, 0).unwrap())]));
