@@ -36,8 +36,12 @@ impl Declaration {
             sizes: Entries::read(&mut root, "sizes", findings, |_, fields, findings| Size::read(fields, findings)),
             nodes: Entries::read(&mut root, "nodes", findings, |_, fields, findings| Node::read(fields, findings)),
             services: Entries::read(&mut root, "services", findings, Service::read),
-            databases: Entries::read(&mut root, "databases", findings, |_, fields, findings| Database::read(fields, findings)),
-            secrets: Entries::read(&mut root, "secrets", findings, |_, fields, findings| Secret::read(fields, findings)),
+            databases: Entries::read(&mut root, "databases", findings, |_, fields, findings| {
+                Database::read(fields, findings)
+            }),
+            secrets: Entries::read(&mut root, "secrets", findings, |_, fields, findings| {
+                Secret::read(fields, findings)
+            }),
             events: section(&mut root, "events", findings, Events::read),
             gateway: Gateway::read(&mut root, findings),
             auth: Auth::read(&mut root, findings),
@@ -118,14 +122,20 @@ pub(crate) struct Node {
     pub(crate) size: Option<Spanned<String>>,
     pub(crate) count: u16,
     pub(crate) runs: Vec<Spanned<String>>,
+    /// Whether something in `runs` could not be read, so that nobody knows who else was meant.
+    pub(crate) is_garbled: bool,
 }
 
 impl Node {
     fn read(fields: &mut Fields<'_, '_>, findings: &mut Findings) -> Self {
+        let before = findings.len();
+        let runs = fields.list("runs", findings);
+        let is_garbled = findings.len() > before;
         Self {
             size: fields.required("size", "\"small\"", findings),
             count: small(fields.or::<Whole<1, 256>>("count", Whole(1), findings).0),
-            runs: fields.list("runs", findings),
+            runs,
+            is_garbled,
         }
     }
 }
@@ -213,29 +223,40 @@ impl Service {
 }
 
 /// What is started: `package`, `artifact`, or the package named like the service.
-fn executable(name: &Name, runtime: Runtime, has_command: bool, fields: &mut Fields<'_, '_>, findings: &mut Findings) -> Executable {
+fn executable(
+    name: &Name,
+    runtime: Runtime,
+    has_command: bool,
+    fields: &mut Fields<'_, '_>,
+    findings: &mut Findings,
+) -> Executable {
     let span = fields.span();
     let implied = Executable::Package(name.clone());
     match (fields.entry("package"), fields.entry("artifact")) {
         (Some((package, _)), Some((artifact, _))) => {
-            let finding = Finding::new(Rule::ConflictingFields, format!("`services.{name}` has both a package and an artifact"))
-                .at(artifact, "either this")
-                .at(package, "or this")
-                .help("`package` is built from source, `artifact` is a file that exists already");
+            let finding =
+                Finding::new(Rule::ConflictingFields, format!("`services.{name}` has both a package and an artifact"))
+                    .at(artifact, "either this")
+                    .at(package, "or this")
+                    .help("`package` is built from source, `artifact` is a file that exists already");
             findings.push(finding);
             implied
         }
         (Some((_, value)), None) => String::read(value, findings)
             .and_then(|text| declared_name(&text, value.span(), findings))
             .map_or(implied, Executable::Package),
-        (None, Some((_, value))) => artifact(value, runtime, has_command, findings).map_or(implied, Executable::Artifact),
+        (None, Some((_, value))) => {
+            artifact(value, runtime, has_command, findings).map_or(implied, Executable::Artifact)
+        }
         (None, None) if runtime == Runtime::Native => implied,
         (None, None) => {
             let template = Template::of(runtime);
             let ending = template.artifacts.first().copied().unwrap_or_default();
             let finding = Finding::new(Rule::MissingField, format!("`services.{name}` does not say what to start"))
                 .at(span, "`artifact` is missing")
-                .help(format!("add `artifact = \"build/{name}{ending}\"`, or `package = \"…\"` if the flake builds it"));
+                .help(format!(
+                    "add `artifact = \"build/{name}{ending}\"`, or `package = \"…\"` if the flake builds it"
+                ));
             findings.push(finding);
             implied
         }
@@ -245,16 +266,20 @@ fn executable(name: &Name, runtime: Runtime, has_command: bool, fields: &mut Fie
 /// A file beside or below `mesh.toml`.
 fn artifact(value: &Value<'_>, runtime: Runtime, has_command: bool, findings: &mut Findings) -> Option<String> {
     let path = String::read(value, findings)?;
-    let inside = !path.is_empty() && !path.contains(['\\', '\0', '\n']) && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    let inside = !path.is_empty()
+        && !path.contains(['\\', '\0', '\n'])
+        && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
     if !inside {
-        let finding = Finding::new(Rule::InvalidValue, format!("`{}` is not a file below this folder", path.escape_debug()))
-            .at(value.span(), "here")
-            .help("write the path from this file's folder down, without `.` and `..`: \"build/app.jar\"");
+        let finding =
+            Finding::new(Rule::InvalidValue, format!("`{}` is not a file below this folder", path.escape_debug()))
+                .at(value.span(), "here")
+                .help("write the path from this file's folder down, without `.` and `..`: \"build/app.jar\"");
         findings.push(finding);
         return None;
     }
     let template = Template::of(runtime);
-    if !has_command && !template.artifacts.is_empty() && !template.artifacts.iter().any(|ending| path.ends_with(ending)) {
+    if !has_command && !template.artifacts.is_empty() && !template.artifacts.iter().any(|ending| path.ends_with(ending))
+    {
         let finding = Finding::new(Rule::InvalidValue, format!("runtime `{}` does not know how to start `{path}`", template.name))
             .at(value.span(), format!("should end in {}", template.artifacts.join(" or ")))
             .help("name such a file, choose another `runtime`, or say how it is started with `command = [\"…\", \"${ARTIFACT}\"]`");
@@ -274,7 +299,9 @@ fn environment(fields: &mut Fields<'_, '_>, findings: &mut Findings) -> Vec<(Spa
     let variables = table.iter().filter_map(|(key, value)| {
         let text = String::read(value, findings)?;
         if text.contains('\0') {
-            findings.push(Finding::new(Rule::InvalidValue, "an environment variable cannot hold a NUL").at(value.span(), "here"));
+            findings.push(
+                Finding::new(Rule::InvalidValue, "an environment variable cannot hold a NUL").at(value.span(), "here"),
+            );
             return None;
         }
         Some((Spanned::new(key.span(), key.get_ref().to_string()), text))
@@ -319,6 +346,14 @@ impl Read for RouteAuth {
 
 impl Read for Algorithm {
     fn read(value: &Value<'_>, findings: &mut Findings) -> Option<Self> {
+        let text = value.get_ref().as_str().unwrap_or_default();
+        if text.eq_ignore_ascii_case("none") || text.to_ascii_uppercase().starts_with("HS") {
+            let finding = Finding::new(Rule::InvalidValue, format!("`{text}` proves nothing here"))
+                .at(value.span(), "whoever can verify such a token can make one")
+                .help(format!("have the issuer sign with one of {}", Self::ALL.map(Self::as_str).join(", ")));
+            findings.push(finding);
+            return None;
+        }
         choice(value, &Self::ALL.map(|algorithm| (algorithm.as_str(), algorithm)), findings)
     }
 }
@@ -357,9 +392,10 @@ impl Read for Replicas {
             _ => return wrong_type(value, "a number, or a table such as { min = 1, start = 2, max = 4 },", findings),
         };
         Self::new(min, start, max).or_else(|| {
-            let finding = Finding::new(Rule::ReplicasOrder, format!("min {min}, start {start}, max {max} are not in this order"))
-                .at(value.span(), "min ≤ start ≤ max must hold")
-                .help("`min` and `max` bound scaling, `start` is how many are started at first");
+            let finding =
+                Finding::new(Rule::ReplicasOrder, format!("min {min}, start {start}, max {max} are not in this order"))
+                    .at(value.span(), "min ≤ start ≤ max must hold")
+                    .help("`min` and `max` bound scaling, `start` is how many are started at first");
             findings.push(finding);
             None
         })
@@ -451,7 +487,9 @@ pub(crate) enum SecretSource {
 impl Secret {
     fn read(fields: &mut Fields<'_, '_>, findings: &mut Findings) -> Self {
         let source = match fields.entry("source") {
-            Some((_, value)) => choice(value, &[("generated", SecretSource::Generated), ("provided", SecretSource::Provided)], findings),
+            Some((_, value)) => {
+                choice(value, &[("generated", SecretSource::Generated), ("provided", SecretSource::Provided)], findings)
+            }
             None => None,
         };
         Self { source: source.unwrap_or(SecretSource::Provided), optional: fields.or("optional", false, findings) }
@@ -501,7 +539,8 @@ impl Gateway {
                 host: fields.optional("host", findings),
                 port: *port.get_ref(),
                 port_span: Some(port.span()),
-                limits: section(fields, "limits", findings, |fields, _, findings| Limits::read(fields, findings)).unwrap_or_default(),
+                limits: section(fields, "limits", findings, |fields, _, findings| Limits::read(fields, findings))
+                    .unwrap_or_default(),
             }
         });
         gateway.unwrap_or_else(|| Self {
@@ -558,7 +597,10 @@ impl Limits {
             header_timeout: fields.or("header_timeout", default.header_timeout, findings),
             total_timeout: fields.or("total_timeout", default.total_timeout, findings),
             idle_timeout: fields.or("idle_timeout", default.idle_timeout, findings),
-            retry_budget: fields.optional::<Whole<0, 100>>("retry_budget", findings).and_then(|percent| u8::try_from(percent.0).ok()).unwrap_or(default.retry_budget),
+            retry_budget: fields
+                .optional::<Whole<0, 100>>("retry_budget", findings)
+                .and_then(|percent| u8::try_from(percent.0).ok())
+                .unwrap_or(default.retry_budget),
             rate: section(fields, "rate", findings, |fields, _, findings| Rate::read(fields, findings)).flatten(),
         }
     }
@@ -596,11 +638,25 @@ impl Auth {
         let auth = section(root, "auth", findings, |fields, _, findings| Self {
             issuer: fields.optional("issuer", findings),
             audience: filled(fields, "audience", findings),
-            algorithms: fields.optional("algorithms", findings),
+            algorithms: algorithms(fields, findings),
             roles_claim: filled(fields, "roles_claim", findings),
         });
         auth.unwrap_or_default()
     }
+}
+
+/// Nothing unless there is one and all are known.
+fn algorithms(fields: &mut Fields<'_, '_>, findings: &mut Findings) -> Option<Spanned<Vec<Algorithm>>> {
+    let (_, value) = fields.entry("algorithms")?;
+    let before = findings.len();
+    let algorithms = Spanned::<Vec<Algorithm>>::read(value, findings)?;
+    if algorithms.get_ref().is_empty() && findings.len() == before {
+        let finding = Finding::new(Rule::InvalidValue, "no algorithm is accepted, and so no token")
+            .at(value.span(), "empty")
+            .help("list those of the issuer, or leave `algorithms` out");
+        findings.push(finding);
+    }
+    (findings.len() == before).then_some(algorithms)
 }
 
 /// A text that says something.

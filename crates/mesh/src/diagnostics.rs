@@ -26,7 +26,11 @@ impl Diagnostics {
         for finding in &mut findings {
             (finding.line, finding.column) = line_and_column(text, finding.offset());
         }
-        Self { file: file.to_owned(), source_code: NamedSource::new(file, text.to_owned()).with_language("toml"), findings }
+        Self {
+            file: file.to_owned(),
+            source_code: NamedSource::new(file, text.to_owned()).with_language("toml"),
+            findings,
+        }
     }
 
     /// Each of them.
@@ -123,7 +127,11 @@ impl Diagnostic for Finding {
         let labels = self.labels.iter().enumerate().map(|(index, (span, text))| {
             let place = SourceSpan::from(span.clone());
             let text = (!text.is_empty()).then(|| text.clone());
-            if index == 0 { LabeledSpan::new_primary_with_span(text, place) } else { LabeledSpan::new_with_span(text, place) }
+            if index == 0 {
+                LabeledSpan::new_primary_with_span(text, place)
+            } else {
+                LabeledSpan::new_with_span(text, place)
+            }
         });
         Some(Box::new(labels))
     }
@@ -140,6 +148,10 @@ impl Findings {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub(crate) fn into_inner(self) -> Vec<Finding> {

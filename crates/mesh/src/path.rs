@@ -34,7 +34,9 @@ impl UrlPath {
             if segment == "." || segment == ".." {
                 return wrong("`.` and `..` are not allowed");
             }
-            if let Some(stray) = segment.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~'))) {
+            if let Some(stray) =
+                segment.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~')))
+            {
                 return wrong(&format!("{stray:?} is not allowed"));
             }
         }

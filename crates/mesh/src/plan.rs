@@ -105,8 +105,17 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// Every one there is.
-    pub const ALL: [Self; 9] =
-        [Self::EdDSA, Self::ES256, Self::ES384, Self::PS256, Self::PS384, Self::PS512, Self::RS256, Self::RS384, Self::RS512];
+    pub const ALL: [Self; 9] = [
+        Self::EdDSA,
+        Self::ES256,
+        Self::ES384,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+    ];
 
     /// The name in a token's header.
     pub const fn as_str(self) -> &'static str {
@@ -449,7 +458,9 @@ struct UncheckedReplicas {
 impl TryFrom<UncheckedReplicas> for Replicas {
     type Error = String;
     fn try_from(UncheckedReplicas { min, start, max }: UncheckedReplicas) -> Result<Self, String> {
-        Self::new(min, start, max).ok_or_else(|| format!("replicas must be 1 <= min <= start <= max <= {}, not {min}, {start}, {max}", Self::MOST))
+        Self::new(min, start, max).ok_or_else(|| {
+            format!("replicas must be 1 <= min <= start <= max <= {}, not {min}, {start}, {max}", Self::MOST)
+        })
     }
 }
 
@@ -600,7 +611,11 @@ impl Plan {
 impl Service {
     /// The command line of `instance` with every `${…}` replaced. `runner` knows the values of [`COMMAND_VARIABLES`]; a variable
     /// nobody knows is an error that names it.
-    pub fn command_line(&self, instance: &Instance, runner: impl Fn(&str) -> Option<String>) -> Result<Vec<String>, UnknownVariable> {
+    pub fn command_line(
+        &self,
+        instance: &Instance,
+        runner: impl Fn(&str) -> Option<String>,
+    ) -> Result<Vec<String>, UnknownVariable> {
         let lookup = |name: &str| instance.environment.get(name).cloned().or_else(|| runner(name));
         self.command.iter().map(|word| crate::command::expand(word, lookup)).collect()
     }

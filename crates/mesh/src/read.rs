@@ -31,7 +31,10 @@ pub(crate) fn wrong_type<T>(value: &Value<'_>, wanted: &str, findings: &mut Find
     let found = value.get_ref().type_str();
     let found = if found == "boolean" { "true-or-false value" } else { found };
     let message = format!("{} {found} stands where {wanted} should", article(found));
-    findings.push(Finding::new(Rule::WrongType, message).at(value.span(), format!("should be {wanted}")));
+    let unquoted = value.get_ref().as_str().filter(|text| wanted.contains("number") && text.parse::<f64>().is_ok());
+    let help = unquoted.map(|number| format!("without the quotes: `{number}`"));
+    findings
+        .push(Finding::new(Rule::WrongType, message).at(value.span(), format!("should be {wanted}")).maybe_help(help));
     None
 }
 
@@ -50,7 +53,7 @@ fn quantity<T>(value: &Value<'_>, result: Result<T, InvalidQuantity>, findings: 
 
 impl Read for String {
     fn read(value: &Value<'_>, findings: &mut Findings) -> Option<Self> {
-        text(value, "a text", findings).map(str::to_owned)
+        text(value, "a string", findings).map(str::to_owned)
     }
 }
 
@@ -110,7 +113,9 @@ pub(crate) fn whole(value: &Value<'_>, range: std::ops::RangeInclusive<u32>, fin
         return wrong_type(value, "a whole number", findings);
     };
     let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|number| range.contains(number));
-    number.or_else(|| invalid(value, format!("{integer} is not between {} and {}", range.start(), range.end()), None, findings))
+    number.or_else(|| {
+        invalid(value, format!("{integer} is not between {} and {}", range.start(), range.end()), None, findings)
+    })
 }
 
 /// A whole number from `LEAST` to `MOST`.
@@ -141,7 +146,9 @@ impl Read for Subject {
     fn read(value: &Value<'_>, findings: &mut Findings) -> Option<Self> {
         const HELP: &str = "such as `items.item.created`; `*` stands for any one part, `>` at the end for all that follow: `items.item.*`, `items.>`";
         let text = text(value, "an event subject such as \"items.>\"", findings)?;
-        Self::new(text).or_else(|error| invalid(value, error.to_string(), Some(HELP.to_owned()), findings).ok_or(())).ok()
+        Self::new(text)
+            .or_else(|error| invalid(value, error.to_string(), Some(HELP.to_owned()), findings).ok_or(()))
+            .ok()
     }
 }
 
@@ -171,15 +178,25 @@ pub(crate) fn declared_name(text: &str, span: Span, findings: &mut Findings) -> 
     let tidy: Vec<&str> = tidy.split('-').filter(|part| !part.is_empty()).collect();
     let tidy = tidy.join("-");
     let help = match Name::new(&*tidy) {
-        Ok(name) if name.len() <= Name::MOST_DECLARED && name != *text && !name.is_numbered() => format!("`{name}` would be valid"),
-        _ => format!("lower-case letters, digits and single hyphens, a letter first, at most {} characters", Name::MOST_DECLARED),
+        Ok(name) if name.len() <= Name::MOST_DECLARED && name != *text && !name.is_numbered() => {
+            format!("`{name}` would be valid")
+        }
+        _ => format!(
+            "lower-case letters, digits and single hyphens, a letter first, at most {} characters",
+            Name::MOST_DECLARED
+        ),
     };
     let name = match Name::new(text) {
         Ok(name) => name,
         Err(error) => return name_error(&span, &error, &help, findings),
     };
     if name.len() > Name::MOST_DECLARED {
-        return name_error(&span, &InvalidName::new(format!("`{name}` is longer than {} characters", Name::MOST_DECLARED)), &help, findings);
+        return name_error(
+            &span,
+            &InvalidName::new(format!("`{name}` is longer than {} characters", Name::MOST_DECLARED)),
+            &help,
+            findings,
+        );
     }
     if name.is_numbered() {
         let finding = Finding::new(Rule::ReservedName, format!("`{name}` looks like an instance's name"))
@@ -250,7 +267,12 @@ impl<'v, 't> Fields<'v, 't> {
         self.optional(field, findings).unwrap_or(default)
     }
 
-    pub(crate) fn required<T: Read>(&mut self, field: &'static str, example: &str, findings: &mut Findings) -> Option<T> {
+    pub(crate) fn required<T: Read>(
+        &mut self,
+        field: &'static str,
+        example: &str,
+        findings: &mut Findings,
+    ) -> Option<T> {
         let Some((_, value)) = self.entry(field) else {
             let finding = Finding::new(Rule::MissingField, format!("`{}` has no `{field}`", self.title))
                 .at(self.span.clone(), format!("`{field}` is missing"))
@@ -268,8 +290,11 @@ impl<'v, 't> Fields<'v, 't> {
             if self.known.contains(&name) {
                 continue;
             }
-            let help = did_you_mean(name, self.known.iter().copied()).unwrap_or_else(|| format!("the fields here are {}", self.known.join(", ")));
-            let finding = Finding::new(Rule::UnknownField, format!("`{}` has no field `{name}`", self.title)).at(key.span(), "unknown").help(help);
+            let help = did_you_mean(name, self.known.iter().copied())
+                .unwrap_or_else(|| format!("the fields here are {}", self.known.join(", ")));
+            let finding = Finding::new(Rule::UnknownField, format!("`{}` has no field `{name}`", self.title))
+                .at(key.span(), "unknown")
+                .help(help);
             findings.push(finding);
         }
     }
@@ -290,11 +315,12 @@ pub(crate) struct Entries<T> {
     index: BTreeMap<Name, usize>,
     /// Names that stand there but are not valid: reported once, where they stand, and not again where they are used.
     broken: BTreeSet<String>,
+    is_garbled: bool,
 }
 
 impl<T> Default for Entries<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), index: BTreeMap::new(), broken: BTreeSet::new() }
+        Self { entries: Vec::new(), index: BTreeMap::new(), broken: BTreeSet::new(), is_garbled: false }
     }
 }
 
@@ -312,6 +338,7 @@ impl<T> Entries<T> {
         };
         let Some(table) = value.get_ref().as_table() else {
             wrong_type::<()>(value, &format!("a table of tables, `[{field}.<name>]`,"), findings);
+            all.is_garbled = true;
             return all;
         };
         let mut keys: Vec<_> = table.iter().collect();
@@ -321,6 +348,7 @@ impl<T> Entries<T> {
             let title = format!("{field}.{}", key.get_ref());
             let (Some(name), Some(mut fields)) = (name, Fields::of(value, key.span(), &title, findings)) else {
                 all.broken.insert(key.get_ref().to_string());
+                all.is_garbled = true;
                 continue;
             };
             let body = body(&name, &mut fields, findings);
@@ -335,9 +363,16 @@ impl<T> Entries<T> {
         self.entries.get(*self.index.get(name)?)
     }
 
-    /// Whether somebody wrote it down, valid or not.
+    /// Whether something of this kind could not be read.
+    pub(crate) fn is_garbled(&self) -> bool {
+        self.is_garbled
+    }
+
+    /// Whether somebody wrote it down, valid or not; when nothing of its kind could be read, they may have.
     pub(crate) fn mentions(&self, name: &str) -> bool {
-        self.index.contains_key(name) || self.broken.contains(name)
+        self.index.contains_key(name)
+            || self.broken.contains(name)
+            || (self.is_garbled && self.entries.is_empty() && self.broken.is_empty())
     }
 
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, Entry<T>> {
@@ -360,7 +395,11 @@ impl<T> Entries<T> {
 }
 
 /// `reference` names nothing among `candidates`.
-pub(crate) fn unknown_reference<'a>(reference: &Spanned<String>, kind: &str, candidates: impl Iterator<Item = &'a str> + Clone) -> Finding {
+pub(crate) fn unknown_reference<'a>(
+    reference: &Spanned<String>,
+    kind: &str,
+    candidates: impl Iterator<Item = &'a str> + Clone,
+) -> Finding {
     let name = reference.get_ref();
     let help = did_you_mean(name, candidates.clone()).unwrap_or_else(|| {
         let mut some: Vec<&str> = candidates.take(13).collect();
@@ -370,5 +409,7 @@ pub(crate) fn unknown_reference<'a>(reference: &Spanned<String>, kind: &str, can
         }
         if some.is_empty() { "none is declared".to_owned() } else { format!("declared are {}", some.join(", ")) }
     });
-    Finding::new(Rule::UnknownReference, format!("there is no {kind} `{name}`")).at(reference.span(), "not declared").help(help)
+    Finding::new(Rule::UnknownReference, format!("there is no {kind} `{name}`"))
+        .at(reference.span(), "not declared")
+        .help(help)
 }

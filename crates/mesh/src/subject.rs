@@ -82,7 +82,21 @@ mod tests {
         for text in ["items.>", "items.item.*", "items.item.created", "*.order.*", ">", "a.b.>", "credit-note.a_b.x1"] {
             assert!(Subject::new(text).is_ok(), "{text}");
         }
-        for text in ["", ".", "items", "items.*", "items.item", "a.b.c.d", "a.b.c.>", "a.>.c", "a..c", "Items.>", "a.b*.c", "$JS.API.>", "a b.c.d"] {
+        for text in [
+            "",
+            ".",
+            "items",
+            "items.*",
+            "items.item",
+            "a.b.c.d",
+            "a.b.c.>",
+            "a.>.c",
+            "a..c",
+            "Items.>",
+            "a.b*.c",
+            "$JS.API.>",
+            "a b.c.d",
+        ] {
             assert!(Subject::new(text).is_err(), "{text}");
         }
     }

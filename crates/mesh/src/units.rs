@@ -30,7 +30,8 @@ impl InvalidQuantity {
 #[serde(transparent)]
 pub struct Bytes(u64);
 
-const BINARY_UNITS: [(&str, u64); 5] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("B", 1)];
+const BINARY_UNITS: [(&str, u64); 5] =
+    [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("B", 1)];
 
 impl Bytes {
     /// That many bytes.
@@ -50,9 +51,10 @@ impl Bytes {
 
     /// Reads `"512MiB"`, `"1.5GiB"`, `"65536B"`. A fraction is allowed as long as the amount is a whole number of bytes.
     pub fn parse(text: &str) -> Result<Self, InvalidQuantity> {
-        const HELP: &str = "write a number and a binary unit: \"256MiB\", \"1.5GiB\"; the units are B, KiB, MiB, GiB and TiB";
-        let wrong = |problem: String| InvalidQuantity::new(problem, HELP);
-        let Some((number, scale)) = BINARY_UNITS.iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?.trim_end(), *scale))) else {
+        let wrong = |problem: String| InvalidQuantity::new(problem, Self::mend(text));
+        let Some((number, scale)) =
+            BINARY_UNITS.iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?.trim_end(), *scale)))
+        else {
             return Err(wrong(format!("`{text}` has no unit this knows")));
         };
         let amount = decimal(number, scale).ok_or_else(|| wrong(format!("`{text}` is not an amount of memory")))?;
@@ -60,6 +62,24 @@ impl Bytes {
             return Err(wrong("an amount of nothing".to_owned()));
         }
         Ok(Self(amount))
+    }
+}
+
+impl Bytes {
+    /// `256M`, `256MB`, `256mib` → did you mean `256MiB`?
+    fn mend(text: &str) -> String {
+        let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
+        let binary = match unit.to_ascii_lowercase().as_str() {
+            "k" | "kb" | "kib" => "KiB",
+            "m" | "mb" | "mib" => "MiB",
+            "g" | "gb" | "gib" => "GiB",
+            "t" | "tb" | "tib" => "TiB",
+            _ => "",
+        };
+        if !binary.is_empty() && decimal(number.trim_end(), 1 << 30).is_some() {
+            return format!("did you mean `{number}{binary}`? Units are binary: a KiB is 1024 bytes, a MiB 1024 KiB");
+        }
+        "write a number and a binary unit: \"256MiB\", \"1.5GiB\"; the units are B, KiB, MiB, GiB and TiB".to_owned()
     }
 }
 
@@ -77,7 +97,10 @@ fn decimal(number: &str, scale: u64) -> Option<u64> {
     }
     let divisor = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
     let product = u128::from(fraction.parse::<u64>().ok()?) * u128::from(scale);
-    let part = product.checked_rem(u128::from(divisor)).filter(|rest| *rest == 0).and(product.checked_div(u128::from(divisor)))?;
+    let part = product
+        .checked_rem(u128::from(divisor))
+        .filter(|rest| *rest == 0)
+        .and(product.checked_div(u128::from(divisor)))?;
     whole.checked_add(u64::try_from(part).ok()?)
 }
 
@@ -120,7 +143,7 @@ impl MilliCpu {
     pub fn from_cores(cores: f64) -> Result<Self, InvalidQuantity> {
         const HELP: &str = "write a number of cores between 0.01 and 1024, such as 0.5 or 2";
         if !(Self::LEAST..=Self::MOST).contains(&cores) {
-            return Err(InvalidQuantity::new(format!("{cores} is no number of cores"), HELP));
+            return Err(InvalidQuantity::new(format!("{cores} cores are out of range"), HELP));
         }
         let millis = (cores * 1000.0).round();
         if (millis / 1000.0 - cores).abs() > 1e-9 {
@@ -169,7 +192,9 @@ impl Millis {
     /// Reads `"500ms"`, `"1.5s"`, `"1m 30s"`: between a millisecond and a day.
     pub fn parse(text: &str) -> Result<Self, InvalidQuantity> {
         const HELP: &str = "write a duration between 1ms and 24h with its unit: \"500ms\", \"1.5s\", \"1m 30s\"";
-        let span = text.parse::<jiff::SignedDuration>().map_err(|_| InvalidQuantity::new(format!("`{text}` is no duration"), HELP))?;
+        let span = text
+            .parse::<jiff::SignedDuration>()
+            .map_err(|_| InvalidQuantity::new(format!("`{text}` is no duration"), HELP))?;
         u64::try_from(span.as_millis())
             .ok()
             .filter(|millis| (1..=Self::MOST).contains(millis))
@@ -221,10 +246,34 @@ mod tests {
 
     #[test]
     fn bytes_are_read_exactly() {
-        for (text, bytes) in [("1B", 1), ("1.5GiB", 1_610_612_736), ("7.5GiB", 8_053_063_680), ("256MiB", 268_435_456), ("0.5KiB", 512), ("2 TiB", 2 << 40)] {
+        for (text, bytes) in [
+            ("1B", 1),
+            ("1.5GiB", 1_610_612_736),
+            ("7.5GiB", 8_053_063_680),
+            ("256MiB", 268_435_456),
+            ("0.5KiB", 512),
+            ("2 TiB", 2 << 40),
+        ] {
             assert_eq!(Bytes::parse(text).map(Bytes::get), Ok(bytes), "{text}");
         }
-        for text in ["", "MiB", "256", "256MB", "256mib", "-1MiB", "1e3MiB", "1.MiB", ".5MiB", "0MiB", "0.3B", "99999999TiB", "1..5GiB", "1.2.3GiB", "+1MiB", "١MiB"] {
+        for text in [
+            "",
+            "MiB",
+            "256",
+            "256MB",
+            "256mib",
+            "-1MiB",
+            "1e3MiB",
+            "1.MiB",
+            ".5MiB",
+            "0MiB",
+            "0.3B",
+            "99999999TiB",
+            "1..5GiB",
+            "1.2.3GiB",
+            "+1MiB",
+            "١MiB",
+        ] {
             assert!(Bytes::parse(text).is_err(), "{text}");
         }
     }

@@ -1,5 +1,7 @@
 //! What holds for every text: no panic, the same answer each time, and a plan that is sound whenever there is one.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -41,12 +43,15 @@ fn examine(text: &str) -> Vec<Plan> {
 fn check(plan: &Plan, placement: Placement) {
     assert_eq!(&Plan::from_json(&plan.to_json()).unwrap(), plan, "the lock does not survive its own JSON");
 
-    let instances: BTreeMap<&str, _> = plan.instances().map(|(service, instance)| (instance.name.as_str(), (service, instance))).collect();
-    let mut units: Vec<&str> = instances.keys().copied().chain(plan.databases.iter().map(|database| database.name.as_str())).collect();
+    let instances: BTreeMap<&str, _> =
+        plan.instances().map(|(service, instance)| (instance.name.as_str(), (service, instance))).collect();
+    let mut units: Vec<&str> =
+        instances.keys().copied().chain(plan.databases.iter().map(|database| database.name.as_str())).collect();
     units.extend(plan.events.as_ref().map(|events| events.server.as_str()));
     assert_eq!(units.iter().collect::<BTreeSet<_>>().len(), units.len(), "two units of one name");
 
-    let mut listeners: Vec<(&str, u16)> = instances.values().map(|(_, instance)| (instance.host.as_str(), instance.port.get())).collect();
+    let mut listeners: Vec<(&str, u16)> =
+        instances.values().map(|(_, instance)| (instance.host.as_str(), instance.port.get())).collect();
     listeners.extend(plan.databases.iter().map(|database| (database.host.as_str(), database.port.get())));
     listeners.extend(plan.events.iter().map(|events| (events.host.as_str(), events.port.get())));
     assert_eq!(listeners.iter().collect::<BTreeSet<_>>().len(), listeners.len(), "two listeners in one place");
@@ -54,27 +59,47 @@ fn check(plan: &Plan, placement: Placement) {
     for route in &plan.gateway.routes {
         let service = plan.service(&route.service).unwrap();
         assert_eq!(service.route.as_ref(), Some(&route.prefix));
-        assert_eq!(route.upstreams.len(), usize::from(service.replicas.max()), "a route reaches every instance there may be");
+        assert_eq!(
+            route.upstreams.len(),
+            usize::from(service.replicas.max()),
+            "a route reaches every instance there may be"
+        );
         for upstream in &route.upstreams {
             let (owner, instance) = instances[upstream.instance.as_str()];
             assert_eq!((&owner.name, &instance.host, instance.port), (&route.service, &upstream.host, upstream.port));
         }
-        assert!(!plan.gateway.routes.iter().any(|other| other != route && other.prefix.covers(&route.prefix)), "routes overlap");
+        assert!(
+            !plan.gateway.routes.iter().any(|other| other != route && other.prefix.covers(&route.prefix)),
+            "routes overlap"
+        );
     }
 
-    let mut started: BTreeSet<&str> = plan.databases.iter().map(|database| database.name.as_str()).chain(plan.events.as_ref().map(|events| events.server.as_str())).collect();
+    let mut started: BTreeSet<&str> = plan
+        .databases
+        .iter()
+        .map(|database| database.name.as_str())
+        .chain(plan.events.as_ref().map(|events| events.server.as_str()))
+        .collect();
     for service in &plan.services {
-        assert!(service.after.iter().all(|name| started.contains(name.as_str())), "{} waits for what starts later", service.name);
+        assert!(
+            service.after.iter().all(|name| started.contains(name.as_str())),
+            "{} waits for what starts later",
+            service.name
+        );
         started.insert(&service.name);
         assert_eq!(service.instances.len(), usize::from(service.replicas.max()));
-        assert_eq!(service.instances.iter().filter(|instance| instance.start).count(), usize::from(service.replicas.start()));
+        assert_eq!(
+            service.instances.iter().filter(|instance| instance.start).count(),
+            usize::from(service.replicas.start())
+        );
         for instance in &service.instances {
             let runner = |name: &str| mesh::plan::COMMAND_VARIABLES.contains(&name).then(|| format!("/{name}"));
             assert!(!service.command_line(instance, runner).unwrap().is_empty());
             assert!(instance.environment["BERTH_LISTEN"].ends_with(&format!(":{}", instance.port)));
             for callee in &service.calls {
                 let variable = format!("BERTH_PEER_{}", callee.to_uppercase().replace('-', "_"));
-                let expected = plan.service(callee).unwrap().instances.iter().map(|peer| format!("{}:{}", peer.host, peer.port));
+                let expected =
+                    plan.service(callee).unwrap().instances.iter().map(|peer| format!("{}:{}", peer.host, peer.port));
                 assert_eq!(instance.environment[&variable], expected.collect::<Vec<_>>().join(","));
             }
         }
@@ -118,21 +143,32 @@ struct Draft {
 }
 
 fn draft() -> impl Strategy<Value = Draft> {
-    let replicas = prop::option::of((1..4_u16, 0..3_u16, 0..4_u16).prop_map(|(min, more, most)| (min, min + more, min + more + most)));
+    let replicas = prop::option::of(
+        (1..4_u16, 0..3_u16, 0..4_u16).prop_map(|(min, more, most)| (min, min + more, min + more + most)),
+    );
     let places = (prop::collection::vec(any::<bool>(), 3), replicas, 16..600_u32, 8000..8040_u16);
-    let links = (prop::collection::vec(prop::bool::weighted(0.2), 8), any::<bool>(), any::<bool>(), any::<bool>(), prop::option::of(any::<prop::sample::Index>()), any::<bool>());
-    (places, links).prop_map(|((nodes, replicas, memory_mib, port), (calls, route, database, emits, consumes, java))| Draft {
-        nodes,
-        replicas,
-        memory_mib,
-        port,
-        calls,
-        route,
-        database,
-        emits,
-        consumes,
-        java,
-    })
+    let links = (
+        prop::collection::vec(prop::bool::weighted(0.2), 8),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        prop::option::of(any::<prop::sample::Index>()),
+        any::<bool>(),
+    );
+    (places, links).prop_map(
+        |((nodes, replicas, memory_mib, port), (calls, route, database, emits, consumes, java))| Draft {
+            nodes,
+            replicas,
+            memory_mib,
+            port,
+            calls,
+            route,
+            database,
+            emits,
+            consumes,
+            java,
+        },
+    )
 }
 
 /// The text of a mesh of these services. Calls go to earlier services only; ports, memory and places are left to chance.
@@ -140,13 +176,23 @@ fn declaration(drafts: &[Draft], counts: &[u16], spread: bool) -> String {
     let mut text = "[mesh]\nname = \"random\"\n[sizes]\nbig = { cpus = 8, memory = \"4GiB\" }\n".to_owned();
     let emitters: Vec<usize> = (0..drafts.len()).filter(|index| drafts[*index].emits).collect();
     for (node, count) in counts.iter().enumerate() {
-        let runs: Vec<String> = (0..drafts.len()).filter(|index| drafts[*index].nodes[node]).map(|index| format!("\"s{index}\"")).collect();
+        let runs: Vec<String> =
+            (0..drafts.len()).filter(|index| drafts[*index].nodes[node]).map(|index| format!("\"s{index}\"")).collect();
         writeln!(text, "[nodes.n{node}]\nsize = \"big\"\ncount = {count}\nruns = [{}]", runs.join(", ")).unwrap();
     }
-    let databases: Vec<String> = (0..drafts.len()).filter(|index| drafts[*index].database).map(|index| format!("\"d{index}\"")).collect();
+    let databases: Vec<String> =
+        (0..drafts.len()).filter(|index| drafts[*index].database).map(|index| format!("\"d{index}\"")).collect();
     let bus = if emitters.is_empty() { "" } else { "\"nats\", " };
-    writeln!(text, "[nodes.core]\nsize = \"big\"\nruns = [{bus}\"gateway\", \"identity\"{}{}]", if databases.is_empty() { "" } else { ", " }, databases.join(", ")).unwrap();
-    text.push_str("[services.gateway]\nport = 443\n[services.identity]\nroute = { prefix = \"/identity\", auth = \"none\" }\n");
+    writeln!(
+        text,
+        "[nodes.core]\nsize = \"big\"\nruns = [{bus}\"gateway\", \"identity\"{}{}]",
+        if databases.is_empty() { "" } else { ", " },
+        databases.join(", ")
+    )
+    .unwrap();
+    text.push_str(
+        "[services.gateway]\nport = 443\n[services.identity]\nroute = { prefix = \"/identity\", auth = \"none\" }\n",
+    );
     if !emitters.is_empty() {
         text.push_str("[events]\n");
     }
@@ -159,7 +205,8 @@ fn declaration(drafts: &[Draft], counts: &[u16], spread: bool) -> String {
         if let Some((min, start, max)) = draft.replicas {
             writeln!(text, "replicas = {{ min = {min}, start = {start}, max = {max} }}").unwrap();
         }
-        let calls: Vec<String> = (0..index.min(8)).filter(|callee| draft.calls[*callee]).map(|callee| format!("\"s{callee}\"")).collect();
+        let calls: Vec<String> =
+            (0..index.min(8)).filter(|callee| draft.calls[*callee]).map(|callee| format!("\"s{callee}\"")).collect();
         writeln!(text, "calls = [{}]", calls.join(", ")).unwrap();
         if draft.route {
             writeln!(text, "route = {{ prefix = \"/s{index}\" }}").unwrap();
@@ -193,9 +240,39 @@ enum Slip {
 fn slip() -> impl Strategy<Value = Slip> {
     let word = prop_oneof![
         prop::sample::select(vec![
-            "\"\"", "0", "-1", "1e400", "nan", "true", "[]", "{}", "{ min = 0 }", "65536", "0x1F", "99999999999999999999", "1979-05-27", "\"nats\"", "\"gateway\"", "\"identity\"", "\">\"", "\"/\"",
-            "\"a-1\"", "\"ü\"", "\"\\u0000\"", "[mesh]", "[[mesh]]", "services", "calls = [\"gateway\", \"identity\"]", "replicas = 256", "count = 256", "\"1KiB\"", "\"9TiB\"", "runtime = \"wine\"",
-            "environment = { PATH = \"x\" }", "secrets = [\"s\"]", "args = [\"${X}\"]",
+            "\"\"",
+            "0",
+            "-1",
+            "1e400",
+            "nan",
+            "true",
+            "[]",
+            "{}",
+            "{ min = 0 }",
+            "65536",
+            "0x1F",
+            "99999999999999999999",
+            "1979-05-27",
+            "\"nats\"",
+            "\"gateway\"",
+            "\"identity\"",
+            "\">\"",
+            "\"/\"",
+            "\"a-1\"",
+            "\"ü\"",
+            "\"\\u0000\"",
+            "[mesh]",
+            "[[mesh]]",
+            "services",
+            "calls = [\"gateway\", \"identity\"]",
+            "replicas = 256",
+            "count = 256",
+            "\"1KiB\"",
+            "\"9TiB\"",
+            "runtime = \"wine\"",
+            "environment = { PATH = \"x\" }",
+            "secrets = [\"s\"]",
+            "args = [\"${X}\"]",
         ])
         .prop_map(str::to_owned),
         "\\PC{0,12}",

@@ -1,5 +1,7 @@
 //! The reference shop: its committed plan is what its declaration resolves to.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
 use std::path::{Path, PathBuf};
 
 use mesh::plan::{CredentialKind, JwksFrom};
@@ -13,7 +15,8 @@ fn repository() -> PathBuf {
 
 fn shop(placement: Placement) -> Plan {
     let text = std::fs::read_to_string(repository().join("mesh.toml")).unwrap();
-    resolve("mesh.toml", &text, &placement).unwrap_or_else(|diagnostics| panic!("{:?}", miette::Report::new(diagnostics)))
+    resolve("mesh.toml", &text, &placement)
+        .unwrap_or_else(|diagnostics| panic!("{:?}", miette::Report::new(diagnostics)))
 }
 
 #[test]
@@ -24,7 +27,10 @@ fn the_committed_plan_is_up_to_date() {
         std::fs::write(&path, &fresh).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == fresh, "mesh.lock.json is not what mesh.toml resolves to: write it anew with BERTH_BLESS=1, or `berth lock`");
+    assert!(
+        committed == fresh,
+        "mesh.lock.json is not what mesh.toml resolves to: write it anew with BERTH_BLESS=1, or `berth lock`"
+    );
 }
 
 #[test]
@@ -88,13 +94,18 @@ fn the_issuer_of_the_mesh_is_reached_through_the_gateway_and_its_keys_from_insid
 #[test]
 fn an_issuer_outside_replaces_identity_by_configuration_alone() {
     let text = std::fs::read_to_string(repository().join("mesh.toml")).unwrap();
-    let text = format!("{text}\n[auth]\nissuer = \"https://id.example.com/realms/shop\"\naudience = \"shop\"\nalgorithms = [\"ES256\", \"RS256\"]\nroles_claim = \"groups\"\n");
+    let text = format!(
+        "{text}\n[auth]\nissuer = \"https://id.example.com/realms/shop\"\naudience = \"shop\"\nalgorithms = [\"ES256\", \"RS256\"]\nroles_claim = \"groups\"\n"
+    );
     let plan = resolve("mesh.toml", &text, &LOOPBACK).unwrap();
     insta::assert_json_snapshot!(plan.auth);
     let gateway = plan.service("gateway").unwrap();
     assert!(gateway.credentials.iter().any(|file| file.kind == CredentialKind::IssuerRoots && file.optional));
     let identity = plan.service("identity").unwrap();
-    assert!(!identity.credentials.iter().any(|file| file.kind == CredentialKind::KeyEncryptionKey), "it issues nothing here");
+    assert!(
+        !identity.credentials.iter().any(|file| file.kind == CredentialKind::KeyEncryptionKey),
+        "it issues nothing here"
+    );
 }
 
 #[test]

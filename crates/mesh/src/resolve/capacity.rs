@@ -19,7 +19,9 @@ pub(super) fn check(declaration: &Declaration, layout: &Layout<'_>, gateway: Opt
                 findings.push(finding);
             }
             for tenant in &machine.tenants {
-                if let Some(finding) = cpu(machine, size, tenant).filter(|_| told.insert((node, format!("cpu of {}", tenant.declared)))) {
+                if let Some(finding) =
+                    cpu(machine, size, tenant).filter(|_| told.insert((node, format!("cpu of {}", tenant.declared))))
+                {
                     findings.push(finding);
                 }
             }
@@ -44,12 +46,21 @@ fn memory(machine: &Machine<'_>, size: &Entry<Size>) -> Option<Finding> {
     for tenant in &machine.tenants {
         shares.entry(tenant.declared).or_insert((0, tenant.memory)).0 += 1;
     }
-    let shares = shares.into_iter().map(|(name, (copies, each))| if copies == 1 { format!("{name} {each}") } else { format!("{name} {copies} × {each}") });
+    let shares = shares.into_iter().map(|(name, (copies, each))| {
+        if copies == 1 { format!("{name} {each}") } else { format!("{name} {copies} × {each}") }
+    });
     let shares: Vec<String> = shares.chain([format!("the system {}", size.body.reserved)]).collect();
     let span = machine.declared.body.size.as_ref().map_or_else(|| machine.declared.span.clone(), toml::Spanned::span);
-    let finding = Finding::new(Rule::MemoryExceeded, format!("what runs on `{}` may use {needs}, and it has {has}", machine.name))
-        .at(span, format!("{has} of memory"))
-        .help(format!("{}; take a larger size, a smaller `memory`, a lower `max` of `replicas`, or more nodes", shares.join(" + ")));
+    let excess = Bytes::new(needs.get() - has.get());
+    let finding = Finding::new(
+        Rule::MemoryExceeded,
+        format!("what runs on `{}` may use {excess} more memory than it has", machine.name),
+    )
+    .at(span, format!("{has} of memory"))
+    .help(format!(
+        "{} = {needs}; take a larger size, a smaller `memory`, a lower `max` of `replicas`, or more nodes",
+        shares.join(" + ")
+    ));
     Some(finding)
 }
 
@@ -57,9 +68,12 @@ fn cpu(machine: &Machine<'_>, size: &Entry<Size>, tenant: &Tenant<'_>) -> Option
     let has = MilliCpu::new(size.body.cpus?.saturating_mul(1000));
     let wants = *tenant.cpu.get_ref();
     (wants > has).then(|| {
-        Finding::new(Rule::CpuExceeded, format!("`{}` may use {wants} cores, and `{}` has {has}", tenant.declared, machine.name))
-            .at(tenant.cpu.span(), "more than the node has")
-            .help(format!("write `cpu = {has}` or less, or take a larger size"))
+        Finding::new(
+            Rule::CpuExceeded,
+            format!("`{}` may use {wants} cores, and `{}` has {has}", tenant.declared, machine.name),
+        )
+        .at(tenant.cpu.span(), "more than the node has")
+        .help(format!("write `cpu = {has}` or less, or take a larger size"))
     })
 }
 
@@ -68,9 +82,12 @@ fn findings_of_disk(declaration: &Declaration, machine: &Machine<'_>, size: &Ent
     let Some(events) = declaration.events.as_ref().filter(|events| here && events.storage > size.body.disk) else {
         return;
     };
-    let finding = Finding::new(Rule::DiskExceeded, format!("the event bus may use {} of disk, and `{}` has {}", events.storage, machine.name, size.body.disk))
-        .at(events.span.clone(), "more than the node has")
-        .help("lower `storage` of `[events]`, or take a size with a larger `disk`");
+    let finding = Finding::new(
+        Rule::DiskExceeded,
+        format!("the event bus may use {} of disk, and `{}` has {}", events.storage, machine.name, size.body.disk),
+    )
+    .at(events.span.clone(), "more than the node has")
+    .help("lower `storage` of `[events]`, or take a size with a larger `disk`");
     findings.push(finding);
 }
 
@@ -89,17 +106,24 @@ struct Listener<'d> {
 fn port_clashes(declaration: &Declaration, machine: &Machine<'_>, gateway: Option<&Name>) -> Vec<(String, Finding)> {
     let mut taken: BTreeMap<Port, Listener<'_>> = BTreeMap::new();
     let mut clashes = Vec::new();
-    let used: BTreeSet<Port> = machine.tenants.iter().map(|tenant| tenant.port).chain(gateway.map(|_| declaration.gateway.port)).collect();
+    let used: BTreeSet<Port> =
+        machine.tenants.iter().map(|tenant| tenant.port).chain(gateway.map(|_| declaration.gateway.port)).collect();
     for listener in listeners(declaration, machine, gateway) {
         match taken.get(&listener.port) {
             None => {
                 taken.insert(listener.port, listener);
             }
             Some(first) => {
-                let finding = Finding::new(Rule::PortClash, format!("{} and {} both listen on port {} of `{}`", first.name, listener.name, listener.port, machine.name))
-                    .at(listener.span.clone(), format!("{} is taken", listener.port))
-                    .at(first.span.clone(), "by this")
-                    .help(mend(&listener, first, &used));
+                let finding = Finding::new(
+                    Rule::PortClash,
+                    format!(
+                        "{} and {} both listen on port {} of `{}`",
+                        first.name, listener.name, listener.port, machine.name
+                    ),
+                )
+                .at(listener.span.clone(), format!("{} is taken", listener.port))
+                .at(first.span.clone(), "by this")
+                .help(mend(&listener, first, &used));
                 clashes.push((format!("port of {} and {}", first.declared, listener.declared), finding));
             }
         }
@@ -113,10 +137,18 @@ fn listeners<'d>(declaration: &Declaration, machine: &'d Machine<'_>, gateway: O
         let copies = machine.tenants.iter().filter(|other| other.declared == tenant.declared).count();
         let width = u16::try_from(copies).unwrap_or(u16::MAX);
         let (declared, name) = (tenant.declared.to_owned(), format!("`{}`", tenant.name));
-        listeners.push(Listener { declared, name, port: tenant.port, span: tenant.port_span.clone(), width, tenant: Some(&tenant.name) });
+        listeners.push(Listener {
+            declared,
+            name,
+            port: tenant.port,
+            span: tenant.port_span.clone(),
+            width,
+            tenant: Some(&tenant.name),
+        });
         if gateway.is_some_and(|gateway| *gateway == *tenant.declared) {
             let span = declaration.gateway.port_span.clone().unwrap_or_else(|| tenant.port_span.clone());
-            let (declared, name) = ("the public listener".to_owned(), format!("the public listener of `{}`", tenant.name));
+            let (declared, name) =
+                ("the public listener".to_owned(), format!("the public listener of `{}`", tenant.name));
             listeners.push(Listener { declared, name, port: declaration.gateway.port, span, width: 1, tenant: None });
         }
     }
@@ -127,7 +159,11 @@ fn mend(listener: &Listener<'_>, first: &Listener<'_>, used: &BTreeSet<Port>) ->
     if listener.tenant.is_none() && first.tenant.is_none() {
         return "one gateway a node: lower `max` of its `replicas`, or give its node a higher `count`".to_owned();
     }
-    let free = |port: &Port| (0..listener.width).all(|offset| port.plus(offset).is_some_and(|port| !used.contains(&port)));
+    let free =
+        |port: &Port| (0..listener.width).all(|offset| port.plus(offset).is_some_and(|port| !used.contains(&port)));
     let next = (1..=u16::MAX - listener.port.get()).filter_map(|offset| listener.port.plus(offset)).find(free);
-    next.map_or_else(|| "choose another `port` for one of them".to_owned(), |port| format!("`port = {port}` is free there"))
+    next.map_or_else(
+        || "choose another `port` for one of them".to_owned(),
+        |port| format!("`port = {port}` is free there"),
+    )
 }

@@ -60,7 +60,10 @@ pub(super) fn of_events() -> Vec<Credential> {
 }
 
 pub(super) fn of_service(service: &Entry<Service>, part: Part, declaration: &Declaration) -> Vec<Credential> {
-    use CredentialKind::{Bootstrap, DatabasePassword, EventsSeed, Generated, IssuerRoots, KeyEncryptionKey, Provided, PublicCertificate, PublicKey, TokenIssuers, TokenKey};
+    use CredentialKind::{
+        Bootstrap, DatabasePassword, EventsSeed, Generated, IssuerRoots, KeyEncryptionKey, Provided, PublicCertificate,
+        PublicKey, TokenIssuers, TokenKey,
+    };
     let mut files = identity();
     if part.has_database {
         files.push(file(DATABASE_PASSWORD, DatabasePassword));
@@ -97,9 +100,10 @@ pub(super) fn of_service(service: &Entry<Service>, part: Part, declaration: &Dec
 /// Every secret a service names must be declared, under a name the mesh does not use itself.
 pub(super) fn check(declaration: &Declaration, findings: &mut Findings) {
     for secret in declaration.secrets.iter().filter(|secret| OWN.contains(&secret.name.as_str())) {
-        let finding = Finding::new(Rule::ReservedName, format!("the mesh has a credential `{}` of its own", secret.name))
-            .at(secret.span.clone(), "choose another name")
-            .help("the file would overwrite the mesh's own");
+        let finding =
+            Finding::new(Rule::ReservedName, format!("the mesh has a credential `{}` of its own", secret.name))
+                .at(secret.span.clone(), "choose another name")
+                .help("the file would overwrite the mesh's own");
         findings.push(finding);
     }
     for service in declaration.services.iter() {
@@ -112,7 +116,9 @@ pub(super) fn check(declaration: &Declaration, findings: &mut Findings) {
                 let help = did_you_mean(name, declaration.secrets.names()).unwrap_or_else(|| {
                     format!("declare it: `[secrets.{name}]` with `source = \"generated\"` (made at random) or \"provided\" (you put the file there)")
                 });
-                let finding = Finding::new(Rule::UndeclaredSecret, format!("nobody provides the secret `{name}`")).at(reference.span(), "not declared").help(help);
+                let finding = Finding::new(Rule::UndeclaredSecret, format!("nobody provides the secret `{name}`"))
+                    .at(reference.span(), "not declared")
+                    .help(help);
                 findings.push(finding);
             }
         }

@@ -76,7 +76,9 @@ fn routes(declaration: &Declaration, findings: &mut Findings) {
     for service in declaration.services.iter() {
         let Some(route) = &service.body.route else { continue };
         let (prefix, span) = (route.prefix.get_ref(), route.prefix.span());
-        if let Some(private) = PRIVATE.iter().find(|private| UrlPath::new(**private).is_ok_and(|private| private.covers(prefix))) {
+        if let Some(private) =
+            PRIVATE.iter().find(|private| UrlPath::new(**private).is_ok_and(|private| private.covers(prefix)))
+        {
             let finding = Finding::new(Rule::InvalidValue, format!("`{prefix}` is never routed"))
                 .at(span, "private")
                 .help(format!("what lies below `{private}` is for the mesh alone; choose another prefix"));
@@ -104,7 +106,14 @@ fn above(path: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn overlap(service: &Entry<Service>, prefix: &str, span: std::ops::Range<usize>, other: &str, above: &str, first: std::ops::Range<usize>) -> Finding {
+fn overlap(
+    service: &Entry<Service>,
+    prefix: &str,
+    span: std::ops::Range<usize>,
+    other: &str,
+    above: &str,
+    first: std::ops::Range<usize>,
+) -> Finding {
     let message = if prefix == above {
         format!("`{}` and `{other}` both have the route `{prefix}`", service.name)
     } else {
@@ -118,12 +127,6 @@ fn overlap(service: &Entry<Service>, prefix: &str, span: std::ops::Range<usize>,
 
 fn issuer<'d>(declaration: &'d Declaration, findings: &mut Findings) -> Option<Issuer<'d>> {
     let auth = &declaration.auth;
-    if let Some(algorithms) = auth.algorithms.as_ref().filter(|algorithms| algorithms.get_ref().is_empty()) {
-        let finding = Finding::new(Rule::InvalidValue, "no algorithm is accepted, and so no token")
-            .at(algorithms.span(), "empty")
-            .help("list the issuer's, or leave `algorithms` out");
-        findings.push(finding);
-    }
     let service = match &auth.issuer {
         Some(reference) if reference.get_ref().contains(['/', ':']) => return external(reference, findings),
         Some(reference) => declaration.services.find(reference, "service", findings)?,
@@ -141,7 +144,7 @@ fn issuer<'d>(declaration: &'d Declaration, findings: &mut Findings) -> Option<I
         },
     };
     let built_in = [Algorithm::EdDSA];
-    if let Some(algorithms) = auth.algorithms.as_ref().filter(|algorithms| !algorithms.get_ref().is_empty() && **algorithms.get_ref() != built_in) {
+    if let Some(algorithms) = auth.algorithms.as_ref().filter(|algorithms| **algorithms.get_ref() != built_in) {
         let finding = Finding::new(Rule::ConflictingFields, format!("`{}` signs with EdDSA", service.name))
             .at(algorithms.span(), "other than that")
             .help("leave `algorithms` out: it is for issuers outside the mesh");
@@ -152,7 +155,10 @@ fn issuer<'d>(declaration: &'d Declaration, findings: &mut Findings) -> Option<I
         let span = service.body.route.as_ref().map_or_else(|| service.span.clone(), |route| route.auth.span());
         let finding = Finding::new(Rule::NoIssuer, format!("nobody could get a token from `{}`", service.name))
             .at(span, "not open to callers without one")
-            .help(format!("give it `route = {{ prefix = \"/{}\", auth = \"none\" }}` and leave its `protocol` at \"mesh\"", service.name));
+            .help(format!(
+                "give it `route = {{ prefix = \"/{}\", auth = \"none\" }}` and leave its `protocol` at \"mesh\"",
+                service.name
+            ));
         findings.push(finding);
     }
     route.map(|route| Issuer::Service(service, route.prefix.get_ref()))

@@ -29,7 +29,11 @@ impl Bus {
         for service in declaration.services.iter() {
             subscribe(service, &mut streams, findings);
         }
-        let users = declaration.services.iter().filter(|service| service.body.uses_events()).map(|service| user(service, &streams));
+        let users = declaration
+            .services
+            .iter()
+            .filter(|service| service.body.uses_events())
+            .map(|service| user(service, &streams));
         Self { users: users.collect(), streams: streams.all }
     }
 }
@@ -40,9 +44,10 @@ fn check_bus_exists(declaration: &Declaration, findings: &mut Findings) {
     }
     for service in declaration.services.iter() {
         if let Some(subject) = service.body.emits.iter().chain(&service.body.consumes).next() {
-            let finding = Finding::new(Rule::NoEvents, format!("`{}` has events, but the mesh has no event bus", service.name))
-                .at(subject.span(), "goes nowhere")
-                .help("declare it with `[events]`, and add \"nats\" to `runs` of a node");
+            let finding =
+                Finding::new(Rule::NoEvents, format!("`{}` has events, but the mesh has no event bus", service.name))
+                    .at(subject.span(), "goes nowhere")
+                    .help("declare it with `[events]`, and add \"nats\" to `runs` of a node");
             findings.push(finding);
         }
     }
@@ -88,10 +93,13 @@ fn streams(declaration: &Declaration, findings: &mut Findings) -> Streams {
 }
 
 fn overlap(subject: &Spanned<Subject>, first: &Spanned<Subject>, of_first: &str, service: &Name) -> Finding {
-    Finding::new(Rule::SubjectOverlap, format!("`{}` of `{service}` is {of_first} already, as `{}`", subject.get_ref(), first.get_ref()))
-        .at(subject.span(), "this")
-        .at(first.span(), "and this hold the same event")
-        .help("every event has one place: make the subjects disjoint")
+    Finding::new(
+        Rule::SubjectOverlap,
+        format!("`{}` of `{service}` is {of_first} already, as `{}`", subject.get_ref(), first.get_ref()),
+    )
+    .at(subject.span(), "this")
+    .at(first.span(), "and this hold the same event")
+    .help("every event has one place: make the subjects disjoint")
 }
 
 /// Adds the consumers of one service to the streams that hold what it consumes.
@@ -117,7 +125,11 @@ fn subscribe(service: &Entry<Service>, streams: &mut Streams, findings: &mut Fin
         };
         let mut found = false;
         for candidate in candidates {
-            let Some(stream) = streams.all.get_mut(candidate).filter(|stream| stream.subjects.iter().any(|held| held.overlaps(pattern))) else {
+            let Some(stream) = streams
+                .all
+                .get_mut(candidate)
+                .filter(|stream| stream.subjects.iter().any(|held| held.overlaps(pattern)))
+            else {
                 continue;
             };
             found = true;
@@ -130,7 +142,9 @@ fn subscribe(service: &Entry<Service>, streams: &mut Streams, findings: &mut Fin
             let emitted = streams.all.iter().flat_map(|stream| &stream.subjects).map(Subject::as_str);
             let finding = Finding::new(Rule::NeverEmitted, format!("nobody emits `{pattern}`"))
                 .at(subject.span(), "never comes")
-                .maybe_help(did_you_mean(pattern, emitted).or_else(|| Some("a service must have it in `emits`".to_owned())));
+                .maybe_help(
+                    did_you_mean(pattern, emitted).or_else(|| Some("a service must have it in `emits`".to_owned())),
+                );
             findings.push(finding);
         }
     }

@@ -23,7 +23,12 @@ pub(super) enum Hosts {
 }
 
 impl Hosts {
-    pub(super) fn new(declaration: &Declaration, layout: &Layout<'_>, placement: &Placement, findings: &mut Findings) -> Option<Self> {
+    pub(super) fn new(
+        declaration: &Declaration,
+        layout: &Layout<'_>,
+        placement: &Placement,
+        findings: &mut Findings,
+    ) -> Option<Self> {
         match placement {
             Placement::Nodes => declaration.mesh.domain.clone().map(Self::Nodes),
             Placement::Loopback { block, public_port } => loopback(declaration, layout, *block, *public_port, findings),
@@ -55,20 +60,41 @@ impl Hosts {
 }
 
 /// Numbers the servers, then every copy of every service, in the order of the text.
-fn loopback(declaration: &Declaration, layout: &Layout<'_>, block: [u8; 3], public_port: u16, findings: &mut Findings) -> Option<Hosts> {
+fn loopback(
+    declaration: &Declaration,
+    layout: &Layout<'_>,
+    block: [u8; 3],
+    public_port: u16,
+    findings: &mut Findings,
+) -> Option<Hosts> {
     let mut wrong = |message: String, help: &str| {
-        findings.push(Finding::new(Rule::Placement, message).at(declaration.mesh.span.clone(), "on this machine alone").help(help));
+        findings.push(
+            Finding::new(Rule::Placement, message)
+                .at(declaration.mesh.span.clone(), "on this machine alone")
+                .help(help),
+        );
         None
     };
     let [first, a, b] = block;
     if first != 127 || public_port == 0 {
-        return wrong(format!("{first}.{a}.{b}.x with public port {public_port} is no place on this machine"), "a block begins with 127, a port is not 0");
+        return wrong(
+            format!("{first}.{a}.{b}.x with public port {public_port} is no place on this machine"),
+            "a block begins with 127, a port is not 0",
+        );
     }
-    let servers = declaration.databases.names().chain(declaration.events.as_ref().map(|_| EVENTS)).filter(|name| layout.servers.contains_key(name));
-    let copies = declaration.services.iter().flat_map(|service| layout.copies(&service.name)).map(|copy| copy.name.clone());
+    let servers = declaration
+        .databases
+        .names()
+        .chain(declaration.events.as_ref().map(|_| EVENTS))
+        .filter(|name| layout.servers.contains_key(name));
+    let copies =
+        declaration.services.iter().flat_map(|service| layout.copies(&service.name)).map(|copy| copy.name.clone());
     let names: Vec<Name> = servers.filter_map(|name| Name::new(name).ok()).chain(copies).collect();
     if names.len() > 254 {
-        return wrong(format!("{} instances and servers do not fit on one machine", names.len()), "at most 254 do: lower `max` of `replicas`");
+        return wrong(
+            format!("{} instances and servers do not fit on one machine", names.len()),
+            "at most 254 do: lower `max` of `replicas`",
+        );
     }
     let addresses = names.into_iter().zip(1..=254_u8).map(|(name, number)| (name, Ipv4Addr::new(first, a, b, number)));
     Some(Hosts::Loopback(addresses.collect()))
@@ -87,8 +113,14 @@ impl PublicFace {
     pub(super) fn new(declaration: &Declaration, placement: &Placement) -> Option<Self> {
         let declared = &declaration.gateway;
         let (host, port, address) = match placement {
-            Placement::Nodes => (declared.host.as_ref().or(declaration.mesh.domain.as_ref())?.to_string(), declared.port, ANY.to_owned()),
-            Placement::Loopback { public_port, .. } => ("localhost".to_owned(), Port::new(*public_port)?, Ipv4Addr::LOCALHOST.to_string()),
+            Placement::Nodes => (
+                declared.host.as_ref().or(declaration.mesh.domain.as_ref())?.to_string(),
+                declared.port,
+                ANY.to_owned(),
+            ),
+            Placement::Loopback { public_port, .. } => {
+                ("localhost".to_owned(), Port::new(*public_port)?, Ipv4Addr::LOCALHOST.to_string())
+            }
         };
         let url = if port.get() == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") };
         Some(Self { url, host, listen: format!("{address}:{port}"), port })

@@ -72,16 +72,30 @@ impl<'d> Layout<'d> {
         for service in declaration.services.iter() {
             match homes.get(service.name.as_str()) {
                 Some((machines, _)) => layout.deal_out(service, machines, findings),
-                None => findings.push(unplaced("service", &service.name, service.span.clone(), declaration)),
+                None => unplaced("service", &service.name, service.span.clone(), declaration, findings),
             }
         }
         for database in declaration.databases.iter() {
             let body = &database.body;
-            let place = Server { kind: "database", name: &database.name, span: &database.span, memory: body.memory, cpu: &body.cpu, port: &body.port };
+            let place = Server {
+                kind: "database",
+                name: &database.name,
+                span: &database.span,
+                memory: body.memory,
+                cpu: &body.cpu,
+                port: &body.port,
+            };
             layout.settle(&place, &homes, declaration, findings);
         }
         if let (Some(events), Ok(name)) = (&declaration.events, Name::new(EVENTS)) {
-            let place = Server { kind: "event bus", name: &name, span: &events.span, memory: events.memory, cpu: &events.cpu, port: &events.port };
+            let place = Server {
+                kind: "event bus",
+                name: &name,
+                span: &events.span,
+                memory: events.memory,
+                cpu: &events.cpu,
+                port: &events.port,
+            };
             layout.settle(&place, &homes, declaration, findings);
         }
         layout
@@ -91,16 +105,24 @@ impl<'d> Layout<'d> {
     fn deal_out(&mut self, service: &'d Entry<Service>, machines: &[usize], findings: &mut Findings) {
         let body = &service.body;
         let each = u16::try_from(machines.len()).unwrap_or(Replicas::MOST).min(Replicas::MOST);
-        let Some(replicas) = body.replicas.as_ref().map(|replicas| *replicas.get_ref()).or_else(|| Replicas::new(each, each, each)) else {
+        let Some(replicas) =
+            body.replicas.as_ref().map(|replicas| *replicas.get_ref()).or_else(|| Replicas::new(each, each, each))
+        else {
             return;
         };
         let mut copies = Vec::new();
         for (index, machine) in (1..=replicas.max()).zip(machines.iter().cycle()) {
-            let before = (usize::from(index) - 1).checked_div(machines.len()).and_then(|before| u16::try_from(before).ok()).unwrap_or_default();
+            let before = (usize::from(index) - 1)
+                .checked_div(machines.len())
+                .and_then(|before| u16::try_from(before).ok())
+                .unwrap_or_default();
             let Some(port) = body.port.get_ref().plus(before) else {
-                let finding = Finding::new(Rule::InvalidValue, format!("{} copies of `{}` on one node need ports above 65535", before + 1, service.name))
-                    .at(body.port.span(), "each further copy on a node takes the next port")
-                    .help("take a lower `port`");
+                let finding = Finding::new(
+                    Rule::InvalidValue,
+                    format!("{} copies of `{}` on one node need ports above 65535", before + 1, service.name),
+                )
+                .at(body.port.span(), "each further copy on a node takes the next port")
+                .help("take a lower `port`");
                 return findings.push(finding);
             };
             let Some(machine) = self.machines.get_mut(*machine) else { return };
@@ -119,15 +141,24 @@ impl<'d> Layout<'d> {
     }
 
     /// Puts a server on its one machine.
-    fn settle(&mut self, server: &Server<'_, 'd>, homes: &Homes<'d>, declaration: &'d Declaration, findings: &mut Findings) {
+    fn settle(
+        &mut self,
+        server: &Server<'_, 'd>,
+        homes: &Homes<'d>,
+        declaration: &'d Declaration,
+        findings: &mut Findings,
+    ) {
         let Some((&declared, (machines, spans))) = homes.get_key_value(server.name.as_str()) else {
-            return findings.push(unplaced(server.kind, server.name, server.span.clone(), declaration));
+            return unplaced(server.kind, server.name, server.span.clone(), declaration, findings);
         };
         let machine = match machines.as_slice() {
             [machine] => self.machines.get_mut(*machine),
             _ => {
-                let mut finding = Finding::new(Rule::PlacedTwice, format!("the {} `{}` would be on {} nodes", server.kind, server.name, machines.len()))
-                    .help("its data can be in one place only: name it in `runs` of one node, whose `count` is 1");
+                let mut finding = Finding::new(
+                    Rule::PlacedTwice,
+                    format!("the {} `{}` would be on {} nodes", server.kind, server.name, machines.len()),
+                )
+                .help("its data can be in one place only: name it in `runs` of one node, whose `count` is 1");
                 for span in spans {
                     finding = finding.at(span.clone(), "here");
                 }
@@ -176,7 +207,11 @@ fn machines<'d>(declaration: &'d Declaration, findings: &mut Findings) -> Vec<Ma
 
 /// Services and databases are units, certificates and folders side by side, and so is the event bus.
 fn check_names(declaration: &Declaration, findings: &mut Findings) {
-    let things = declaration.services.iter().map(|entry| (&entry.name, &entry.span)).chain(declaration.databases.iter().map(|entry| (&entry.name, &entry.span)));
+    let things = declaration
+        .services
+        .iter()
+        .map(|entry| (&entry.name, &entry.span))
+        .chain(declaration.databases.iter().map(|entry| (&entry.name, &entry.span)));
     for (name, span) in things {
         if *name == EVENTS {
             let finding = Finding::new(Rule::ReservedName, format!("`{EVENTS}` is what the event bus is called"))
@@ -213,12 +248,16 @@ fn homes<'d>(declaration: &'d Declaration, machines: &[Machine<'d>], findings: &
             }
             let (services, databases) = (&declaration.services, &declaration.databases);
             if name == EVENTS && declaration.events.is_none() {
-                let finding = Finding::new(Rule::NoEvents, format!("`{EVENTS}` runs on `{}`, but there is no event bus", node.name))
-                    .at(reference.span(), "not declared")
-                    .help("declare it: `[events]`");
+                let finding = Finding::new(
+                    Rule::NoEvents,
+                    format!("`{EVENTS}` runs on `{}`, but there is no event bus", node.name),
+                )
+                .at(reference.span(), "not declared")
+                .help("declare it: `[events]`");
                 findings.push(finding);
             } else if name != EVENTS && !services.mentions(name) && !databases.mentions(name) {
-                let candidates = services.names().chain(databases.names()).chain(declaration.events.as_ref().map(|_| EVENTS));
+                let candidates =
+                    services.names().chain(databases.names()).chain(declaration.events.as_ref().map(|_| EVENTS));
                 findings.push(unknown_reference(reference, "service or database", candidates));
             }
             let home = homes.entry(name).or_default();
@@ -229,14 +268,21 @@ fn homes<'d>(declaration: &'d Declaration, machines: &[Machine<'d>], findings: &
     homes
 }
 
-fn unplaced(kind: &str, name: &str, span: Span, declaration: &Declaration) -> Finding {
+/// Nobody names it; unless a node's list or a node itself could not be read, that is the mistake.
+fn unplaced(kind: &str, name: &str, span: Span, declaration: &Declaration, findings: &mut Findings) {
+    if declaration.nodes.is_garbled() || declaration.nodes.iter().any(|node| node.body.is_garbled) {
+        return;
+    }
     let node = declaration.nodes.names().next().unwrap_or("edge");
-    Finding::new(Rule::Unplaced, format!("the {kind} `{name}` is on no node"))
+    let finding = Finding::new(Rule::Unplaced, format!("the {kind} `{name}` is on no node"))
         .at(span, "runs nowhere")
-        .help(format!("name it in `runs` of a node: `[nodes.{node}]` `runs = [\"{name}\"]`"))
+        .help(format!("name it in `runs` of a node: `[nodes.{node}]` `runs = [\"{name}\"]`"));
+    findings.push(finding);
 }
 
 /// `reference` stands in its list already.
 pub(super) fn duplicate(reference: &Spanned<String>, list: &str) -> Finding {
-    Finding::new(Rule::Duplicate, format!("{list} names `{}` twice", reference.get_ref())).at(reference.span(), "again").help("once is enough: take one away")
+    Finding::new(Rule::Duplicate, format!("{list} names `{}` twice", reference.get_ref()))
+        .at(reference.span(), "again")
+        .help("once is enough: take one away")
 }

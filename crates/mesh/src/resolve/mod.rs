@@ -49,7 +49,10 @@ pub(crate) fn resolve(declaration: &Declaration, placement: &Placement, findings
     let plan = Resolved { declaration, entrance, layout, owners, calls, bus, hosts: hosts?, public: public? }.plan();
     if plan.is_none() {
         // Every gap was reported above; should one not have been, that must not look like success.
-        findings.push(Finding::new(Rule::Placement, "this declaration cannot be resolved").help("a defect of Berth: please report it with this file"));
+        findings.push(
+            Finding::new(Rule::Placement, "this declaration cannot be resolved")
+                .help("a defect of Berth: please report it with this file"),
+        );
     }
     plan
 }
@@ -104,7 +107,8 @@ impl Resolved<'_> {
             // The one algorithm every issuer of such tokens must have (RFC 9068 §2.1).
             Issuer::External(url) => ((*url).to_owned(), JwksFrom::Discovery, Algorithm::RS256),
         };
-        let mut algorithms = declared.algorithms.as_ref().map_or_else(|| vec![default], |algorithms| algorithms.get_ref().clone());
+        let mut algorithms =
+            declared.algorithms.as_ref().map_or_else(|| vec![default], |algorithms| algorithms.get_ref().clone());
         algorithms.sort_unstable();
         algorithms.dedup();
         let roles_claim = declared.roles_claim.clone().unwrap_or_else(|| "roles".to_owned());
@@ -112,7 +116,8 @@ impl Resolved<'_> {
     }
 
     fn gateway(&self) -> Option<plan::Gateway> {
-        let mut routes: Vec<plan::Route> = self.declaration.services.iter().filter_map(|service| self.route(service)).collect();
+        let mut routes: Vec<plan::Route> =
+            self.declaration.services.iter().filter_map(|service| self.route(service)).collect();
         routes.sort_by(|a, b| a.prefix.cmp(&b.prefix));
         Some(plan::Gateway {
             service: self.entrance.gateway?.name.clone(),
@@ -143,7 +148,9 @@ impl Resolved<'_> {
     fn nodes(&self) -> Option<Vec<plan::Node>> {
         let node = |machine: &layout::Machine<'_>| {
             let size = machine.size?;
-            let named = |is: &dyn Fn(&str) -> bool| machine.tenants.iter().filter(|tenant| is(tenant.declared)).map(|tenant| tenant.name.clone()).collect();
+            let named = |is: &dyn Fn(&str) -> bool| {
+                machine.tenants.iter().filter(|tenant| is(tenant.declared)).map(|tenant| tenant.name.clone()).collect()
+            };
             Some(plan::Node {
                 name: machine.name.clone(),
                 declared: machine.declared.name.clone(),
@@ -211,7 +218,8 @@ impl Resolved<'_> {
         let placed = self.layout.services.get(name.as_str())?;
         let part = self.part(entry);
         let database = self.owners.of_service.get(name).map(|database| (*database).clone());
-        let calls: Vec<Name> = self.calls.from.get(name).into_iter().flatten().map(|callee| (*callee).clone()).collect();
+        let calls: Vec<Name> =
+            self.calls.from.get(name).into_iter().flatten().map(|callee| (*callee).clone()).collect();
         let events = body.uses_events().then(|| Name::new(EVENTS).ok()).flatten();
         Some(plan::Service {
             name: name.clone(),
@@ -262,9 +270,22 @@ impl Resolved<'_> {
         let instance = |copy: &layout::PlacedCopy| {
             let (host, port) = self.hosts.of(&copy.name, &copy.node, copy.port, *service.body.port.get_ref())?;
             let listen = self.hosts.listen(&host);
-            let common = [service.name.to_string(), copy.name.to_string(), self.domain()?.to_string(), format!("{listen}:{port}")];
+            let common = [
+                service.name.to_string(),
+                copy.name.to_string(),
+                self.domain()?.to_string(),
+                format!("{listen}:{port}"),
+            ];
             let environment = process::environment(service, common, (listen, port), own.clone());
-            Some(plan::Instance { name: copy.name.clone(), index: copy.index, node: copy.node.clone(), start: copy.index <= placed.replicas.start(), environment, host, port })
+            Some(plan::Instance {
+                name: copy.name.clone(),
+                index: copy.index,
+                node: copy.node.clone(),
+                start: copy.index <= placed.replicas.start(),
+                environment,
+                host,
+                port,
+            })
         };
         placed.copies.iter().map(instance).collect()
     }

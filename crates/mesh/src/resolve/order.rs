@@ -39,9 +39,17 @@ impl<'d> Calls<'d> {
     }
 
     /// Kahn's algorithm; what it cannot reach calls in a circle, or calls somebody who does.
-    fn sort(&mut self, declaration: &'d Declaration, gateway: Option<&Name>, places: &BTreeMap<(&Name, &Name), Span>, findings: &mut Findings) {
-        let mut missing: BTreeMap<&Name, usize> = self.from.iter().map(|(caller, callees)| (*caller, callees.len())).collect();
-        let mut ready: VecDeque<&Entry<Service>> = declaration.services.iter().filter(|service| !missing.contains_key(&service.name)).collect();
+    fn sort(
+        &mut self,
+        declaration: &'d Declaration,
+        gateway: Option<&Name>,
+        places: &BTreeMap<(&Name, &Name), Span>,
+        findings: &mut Findings,
+    ) {
+        let mut missing: BTreeMap<&Name, usize> =
+            self.from.iter().map(|(caller, callees)| (*caller, callees.len())).collect();
+        let mut ready: VecDeque<&Entry<Service>> =
+            declaration.services.iter().filter(|service| !missing.contains_key(&service.name)).collect();
         while let Some(service) = ready.pop_front() {
             self.order.push(service);
             for caller in self.to.get(&service.name).into_iter().flatten() {
@@ -62,7 +70,13 @@ impl<'d> Calls<'d> {
     }
 
     /// Follows calls from `start` among `stuck` until it meets itself. All it passed is done with.
-    fn report_circle(&self, start: &'d Name, stuck: &mut BTreeSet<&'d Name>, places: &BTreeMap<(&Name, &Name), Span>, findings: &mut Findings) {
+    fn report_circle(
+        &self,
+        start: &'d Name,
+        stuck: &mut BTreeSet<&'d Name>,
+        places: &BTreeMap<(&Name, &Name), Span>,
+        findings: &mut Findings,
+    ) {
         let mut path: Vec<&Name> = vec![start];
         let mut at = start;
         loop {
@@ -84,11 +98,13 @@ impl<'d> Calls<'d> {
 fn circle(members: &[&Name], places: &BTreeMap<(&Name, &Name), Span>) -> Finding {
     let next = members.iter().cycle().skip(1);
     let mut finding = match members {
-        [alone] => Finding::new(Rule::CallCycle, format!("`{alone}` calls itself")).help("take it out of `calls`; a service needs no mesh to reach itself"),
+        [alone] => Finding::new(Rule::CallCycle, format!("`{alone}` calls itself"))
+            .help("take it out of `calls`; a service needs no mesh to reach itself"),
         _ => {
             let names: Vec<String> = members.iter().chain(members.first()).map(|name| format!("`{name}`")).collect();
-            Finding::new(Rule::CallCycle, format!("services call each other in a circle: {}", names.join(" → ")))
-                .help("none of them could start first, and a slow one would stall all: make one of these calls an event")
+            Finding::new(Rule::CallCycle, format!("services call each other in a circle: {}", names.join(" → "))).help(
+                "none of them could start first, and a slow one would stall all: make one of these calls an event",
+            )
         }
     };
     for (caller, callee) in members.iter().zip(next) {

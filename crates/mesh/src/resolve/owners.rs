@@ -41,17 +41,24 @@ impl<'d> Owners<'d> {
             }
             let first = *owners.of_service.entry(service).or_insert(database);
             if first != *database {
-                let finding = Finding::new(Rule::SharedDatabase, format!("`{service}` would own two databases, `{first}` and `{database}`"))
-                    .at(span.clone(), "one too many")
-                    .help("a service has at most one database: put both schemas into one, or make it two services");
+                let finding = Finding::new(
+                    Rule::SharedDatabase,
+                    format!("`{service}` would own two databases, `{first}` and `{database}`"),
+                )
+                .at(span.clone(), "one too many")
+                .help("a service has at most one database: put both schemas into one, or make it two services");
                 findings.push(finding);
             }
         }
         for database in declaration.databases.iter() {
             if !owners.of_database.contains_key(&database.name) && !dangling.contains(&&database.name) {
-                let finding = Finding::new(Rule::UnownedDatabase, format!("nobody owns the database `{}`", database.name))
-                    .at(database.span.clone(), "of no use to anybody")
-                    .help(format!("name its service, `owner = \"…\"`, or give a service `database = \"{}\"`", database.name));
+                let finding =
+                    Finding::new(Rule::UnownedDatabase, format!("nobody owns the database `{}`", database.name))
+                        .at(database.span.clone(), "of no use to anybody")
+                        .help(format!(
+                            "name its service, `owner = \"…\"`, or give a service `database = \"{}\"`",
+                            database.name
+                        ));
                 findings.push(finding);
             }
         }

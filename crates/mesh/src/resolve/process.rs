@@ -22,9 +22,10 @@ pub(super) fn check(declaration: &Declaration, owners: &Owners<'_>, findings: &m
             check_variable(variable, findings);
         }
         if service.body.command.as_ref().is_some_and(Vec::is_empty) {
-            let finding = Finding::new(Rule::InvalidValue, format!("`command` of `services.{}` is empty", service.name))
-                .at(service.span.clone(), "starts nothing")
-                .help("name a program, or leave `command` out");
+            let finding =
+                Finding::new(Rule::InvalidValue, format!("`command` of `services.{}` is empty", service.name))
+                    .at(service.span.clone(), "starts nothing")
+                    .help("name a program, or leave `command` out");
             findings.push(finding);
         }
         check_words(service, &variables(service, owners.of_service.contains_key(&service.name)), findings);
@@ -35,12 +36,15 @@ pub(super) fn check(declaration: &Declaration, owners: &Owners<'_>, findings: &m
 fn variables(service: &Entry<Service>, has_database: bool) -> BTreeSet<String> {
     let body = &service.body;
     let mut names: BTreeSet<String> = COMMON.iter().map(ToString::to_string).collect();
-    let mut add = |condition: bool, more: &[&str]| names.extend(more.iter().filter(|_| condition).map(ToString::to_string));
+    let mut add =
+        |condition: bool, more: &[&str]| names.extend(more.iter().filter(|_| condition).map(ToString::to_string));
     add(body.protocol == Protocol::Plain, &["HOST", "PORT"]);
     add(body.route.is_some(), &["BERTH_PUBLIC_URL"]);
     add(has_database, &["BERTH_DATABASE_SERVER", "BERTH_DATABASE_URL"]);
     add(body.uses_events(), &["BERTH_EVENTS_URL"]);
-    names.extend(body.calls.iter().filter_map(|callee| Some(peer_variable(&Name::new(callee.get_ref().as_str()).ok()?))));
+    names.extend(
+        body.calls.iter().filter_map(|callee| Some(peer_variable(&Name::new(callee.get_ref().as_str()).ok()?))),
+    );
     names.extend((Template::of(body.runtime).environment)("", Port::MOST).into_iter().map(|(name, _)| name.to_owned()));
     names.extend(body.environment.iter().map(|(variable, _)| variable.get_ref().clone()));
     names
@@ -51,13 +55,17 @@ fn check_words(service: &Entry<Service>, variables: &BTreeSet<String>, findings:
         if word.get_ref().contains('\0') {
             findings.push(Finding::new(Rule::InvalidValue, "a command line cannot hold a NUL").at(word.span(), "here"));
         }
-        for name in command::variables(word.get_ref()).filter(|name| !variables.contains(*name) && !COMMAND_VARIABLES.contains(name)) {
+        for name in command::variables(word.get_ref())
+            .filter(|name| !variables.contains(*name) && !COMMAND_VARIABLES.contains(name))
+        {
             let known = || variables.iter().map(String::as_str).chain(COMMAND_VARIABLES);
             let help = did_you_mean(name, known()).unwrap_or_else(|| {
                 let names: Vec<String> = known().map(|name| format!("${{{name}}}")).collect();
                 format!("there are {}; a `$` itself is written `$$`", names.join(", "))
             });
-            let finding = Finding::new(Rule::UnknownVariable, format!("nothing sets `${{{name}}}`")).at(word.span(), "here").help(help);
+            let finding = Finding::new(Rule::UnknownVariable, format!("nothing sets `${{{name}}}`"))
+                .at(word.span(), "here")
+                .help(help);
             findings.push(finding);
         }
     }
@@ -70,13 +78,17 @@ pub(super) fn peer_variable(callee: &Name) -> String {
 
 fn check_variable(variable: &toml::Spanned<String>, findings: &mut Findings) {
     let name = variable.get_ref();
-    let valid = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let valid = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !valid {
         let finding = Finding::new(Rule::InvalidName, format!("`{}` is not a variable's name", name.escape_debug()))
             .at(variable.span(), "here")
             .help("letters, digits and underscores, no digit first: `LOG_LEVEL`");
         findings.push(finding);
-    } else if name.starts_with("BERTH_") || matches!(name.as_str(), "HOST" | "PORT") || (RUNNER_VARIABLES.contains(&name.as_str()) && name != "RUST_LOG") {
+    } else if name.starts_with("BERTH_")
+        || matches!(name.as_str(), "HOST" | "PORT")
+        || (RUNNER_VARIABLES.contains(&name.as_str()) && name != "RUST_LOG")
+    {
         let finding = Finding::new(Rule::ReservedVariable, format!("`{name}` is set by the mesh itself"))
             .at(variable.span(), "would be overwritten")
             .help("choose another name");
@@ -107,7 +119,11 @@ pub(super) fn environment(
     if service.body.protocol == Protocol::Plain {
         environment.extend([("HOST".to_owned(), host.to_owned()), ("PORT".to_owned(), port.to_string())]);
     }
-    environment.extend((Template::of(service.body.runtime).environment)(host, port).into_iter().map(|(name, value)| (name.to_owned(), value)));
+    environment.extend(
+        (Template::of(service.body.runtime).environment)(host, port)
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value)),
+    );
     environment.extend(service.body.environment.iter().map(|(name, value)| (name.get_ref().clone(), value.clone())));
     environment
 }

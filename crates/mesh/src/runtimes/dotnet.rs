@@ -8,5 +8,7 @@ pub(super) const TEMPLATE: Template = Template {
     artifacts: &[".dll"],
     memory: Bytes::mib(256),
     command: |_| super::words(&["dotnet", "${ARTIFACT}"]),
-    environment: |host, port| vec![("ASPNETCORE_URLS", format!("http://{host}:{port}")), ("DOTNET_NOLOGO", "1".to_owned())],
+    environment: |host, port| {
+        vec![("ASPNETCORE_URLS", format!("http://{host}:{port}")), ("DOTNET_NOLOGO", "1".to_owned())]
+    },
 };

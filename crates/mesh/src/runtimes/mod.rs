@@ -29,7 +29,8 @@ pub struct Template {
 
 impl Runtime {
     /// Every runtime there is.
-    pub const ALL: [Self; 7] = [Self::Native, Self::Java, Self::Python, Self::Php, Self::Dotnet, Self::Node, Self::Wine];
+    pub const ALL: [Self; 7] =
+        [Self::Native, Self::Java, Self::Python, Self::Php, Self::Dotnet, Self::Node, Self::Wine];
 }
 
 impl Template {
