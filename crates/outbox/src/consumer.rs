@@ -258,6 +258,11 @@ impl<H: Handler> Inner<H> {
     }
 
     async fn subscribe(&self) -> Result<PullConsumer, Interrupted> {
+        // The server lets a client name a single filter in the request's subject, where permissions can see it.
+        let (filter_subject, filter_subjects) = match self.subjects.as_slice() {
+            [only] => (only.clone(), Vec::new()),
+            several => (String::new(), several.to_vec()),
+        };
         let config = pull::Config {
             durable_name: Some(self.events.service().to_owned()),
             deliver_policy: DeliverPolicy::All,
@@ -265,7 +270,8 @@ impl<H: Handler> Inner<H> {
             ack_wait: self.options.ack_wait,
             max_deliver: -1,
             max_ack_pending: 4096,
-            filter_subjects: self.subjects.clone(),
+            filter_subject,
+            filter_subjects,
             ..pull::Config::default()
         };
         self.events.jetstream().create_consumer_on_stream(config, &self.stream).await.map_err(Interrupted::by)
@@ -472,7 +478,7 @@ impl<H: Handler> Inner<H> {
                 () = stop.cancelled() => return,
             }
             if let Err(error) = self.sweep_once().await {
-                tracing::debug!(consumer = self.inbox.consumer, %error, "cannot sweep the inbox now");
+                tracing::warn!(consumer = self.inbox.consumer, %error, "cannot sweep the inbox now");
             }
             if hourly <= Instant::now() && self.keep_days().await.is_ok() {
                 hourly = Instant::now() + Duration::from_secs(3600);

@@ -61,7 +61,7 @@ impl fmt::Display for Aggregate {
 pub enum Malformed {
     /// It is not the JSON of an envelope.
     #[error("not a CloudEvent of this mesh: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(String),
     /// An attribute contradicts what the envelope must be.
     #[error("the attribute {attribute} is wrong: {what}")]
     Attribute {
@@ -91,7 +91,11 @@ impl Event {
     /// # Errors
     /// [`Malformed`] says what is wrong with it.
     pub fn from_json(json: &[u8]) -> Result<Self, Malformed> {
-        serde_json::from_slice::<Envelope<'_>>(json)?.try_into()
+        let mut json = serde_json::Deserializer::from_slice(json);
+        let envelope: Envelope<'_> =
+            serde_path_to_error::deserialize(&mut json).map_err(|error| Malformed::Json(error.to_string()))?;
+        json.end().map_err(|error| Malformed::Json(error.to_string()))?;
+        envelope.try_into()
     }
 }
 
@@ -253,12 +257,12 @@ mod tests {
         let good: Value = serde_json::from_slice(&event().to_json().unwrap()).unwrap();
         for (attribute, value, reason) in [
             ("specversion", json!("0.3"), "specversion"),
-            ("id", json!("x"), "UUID"),
+            ("id", json!("x"), "id"),
             ("aggregateversion", json!(0), "aggregateversion"),
             ("aggregatetype", json!("order"), "not about a order"),
             ("type", json!("documents.stock"), "type"),
             ("time", json!("yesterday"), "time"),
-            ("aggregateid", Value::Null, "null"),
+            ("aggregateid", Value::Null, "aggregateid"),
         ] {
             let mut bad = good.clone();
             bad[attribute] = value;

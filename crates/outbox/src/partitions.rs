@@ -15,18 +15,21 @@ pub(crate) struct Kept {
     pub(crate) days: i32,
 }
 
+/// A hundred years, in days: what nobody has configured is not dropped.
+const FOREVER: i32 = 36_500;
+
 /// The outbox: a day with an event that is owed is needed.
 pub(crate) const OUTBOX: Kept =
-    Kept { table: "outbox", column: "created_at", needed: "published_at IS NULL", days: i32::MAX };
+    Kept { table: "outbox", column: "created_at", needed: "published_at IS NULL", days: FOREVER };
 
 /// The inbox: nothing in it is needed for longer than it is kept.
-pub(crate) const INBOX: Kept = Kept { table: "inbox", column: "occurred_at", needed: "false", days: i32::MAX };
+pub(crate) const INBOX: Kept = Kept { table: "inbox", column: "occurred_at", needed: "false", days: FOREVER };
 
 /// How many days ahead partitions are made. Rows beyond them are not refused: they go to the default partition.
 const AHEAD: i32 = 3;
 
 pub(crate) fn days(keep: Duration) -> i32 {
-    i32::try_from(keep.as_secs().div_ceil(24 * 3600)).unwrap_or(i32::MAX)
+    i32::try_from(keep.as_secs().div_ceil(24 * 3600)).unwrap_or(FOREVER).min(FOREVER)
 }
 
 /// Makes the days ahead and drops those whose time is over. Several processes may do so at once. What another session's lock
