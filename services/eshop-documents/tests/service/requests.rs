@@ -116,6 +116,22 @@ async fn who_has_waited_long_enough_is_told_where_to_look() {
 }
 
 #[tokio::test]
+async fn a_drain_sends_who_waits_home() {
+    let service = Service::start().await;
+    let item = service.items.item(euros(100));
+    let limit = std::time::Duration::from_secs(15);
+    let waiting = tokio::time::timeout(limit, service.order("k", Some("wait=20"), item, 1));
+    let (waited, ()) = tokio::join!(waiting, async {
+        eventually("the order to be placed", async || (service.world.count("documents").await == 1).then_some(()))
+            .await;
+        service.drain();
+    });
+    waited.expect("it went on waiting").expect(202);
+    let late = tokio::time::timeout(limit, service.order("l", Some("wait=20"), item, 1)).await;
+    late.expect("it began to wait").expect(202);
+}
+
+#[tokio::test]
 async fn a_repeated_request_gets_its_first_answer_even_while_item_management_is_away() {
     let service = Service::start().await;
     let item = service.items.item(euros(100));

@@ -334,6 +334,11 @@ impl Service {
         self.post(&alice(), "/documents", &headers, &order_of(item, quantity)).await
     }
 
+    /// The service is told to stop.
+    pub(crate) fn drain(&self) {
+        self.running.cancel();
+    }
+
     /// What item management answers about a saga.
     pub(crate) async fn answer(&self, id: Uuid, event: saga::Event) {
         self.world.answer(id, event).await.unwrap();
