@@ -164,8 +164,12 @@ impl Client {
             Err(error) => return Err(Failure::io("cannot reach the running mesh", error)),
         };
         let mut client = Self { stream: BufReader::new(stream) };
-        send(&mut client.stream, request).await.map_err(lost)?;
-        Ok(client)
+        match send(&mut client.stream, request).await {
+            Ok(()) => Ok(client),
+            // It was there a moment ago.
+            Err(error) if is_gone(&error) => Err(Failure::NotRunning),
+            Err(error) => Err(lost(error)),
+        }
     }
 
     /// The next answer; `None` when the mesh has ended.
@@ -173,7 +177,10 @@ impl Client {
     /// # Errors
     /// The connection breaks, or what comes is not understood.
     pub async fn answer(&mut self) -> Result<Option<Response>, Failure> {
-        receive(&mut self.stream).await.map_err(lost)
+        match receive(&mut self.stream).await {
+            Err(error) if is_gone(&error) => Ok(None),
+            answer => answer.map_err(lost),
+        }
     }
 
     /// Asks how everything is.
@@ -198,6 +205,11 @@ impl Client {
             other => Err(unexpected(other)),
         }
     }
+}
+
+/// Whether an error says that the other side has ended.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 fn lost(error: io::Error) -> Failure {

@@ -74,6 +74,7 @@ impl RunningMesh {
             () = self.stopped_early() => Ok(()),
         };
         server.abort();
+        self.board.send_modify(|board| board.phase = Phase::Stopping);
         outcome
     }
 

@@ -20,7 +20,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// All units as a table.
 pub fn table(board: &Board, usage: &BTreeMap<String, Usage>, width: Option<u16>) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     match width {
         Some(width) => table.set_width(width),
         None => table.force_no_tty(),

@@ -46,22 +46,20 @@ async fn foreground(project: &Project, lock: Lock) -> Result<(), Failure> {
     let mesh = RunningMesh::new(project);
     end_on_signal(&mesh)?;
     let view = tokio::spawn(show(project.clone(), mesh.board()));
-    let outcome = mesh.run(lock).await;
-    // It ends with the board, and its last words are worth waiting for.
-    let shown = view.await.map_err(Failure::other)?;
-    outcome?;
-    shown?;
+    mesh.run(lock).await?;
+    // It sees the end, too, and shows it.
+    view.await.map_err(Failure::other)??;
     print("the mesh is down")
 }
 
 async fn show(project: Project, mut board: watch::Receiver<Board>) -> Result<(), Failure> {
     let mut view = View::new();
-    view.follow(&mut board, Board::all_ready).await.map_err(printing)?;
+    view.follow(&mut board, |board| board.all_ready() || board.has_ended()).await.map_err(printing)?;
     if board.borrow().all_ready() {
         let plan = running_plan(&project).await?;
         view.print(&walkthrough::text(&project, &plan)).map_err(printing)?;
         view.print("Ctrl-C stops everything.").map_err(printing)?;
-        view.follow(&mut board, |_| false).await.map_err(printing)?;
+        view.follow(&mut board, Board::has_ended).await.map_err(printing)?;
     }
     Ok(())
 }

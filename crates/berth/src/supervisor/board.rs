@@ -157,6 +157,11 @@ impl Board {
         services.into_iter().all(ready)
     }
 
+    /// Whether everything was stopped.
+    pub fn has_ended(&self) -> bool {
+        self.phase == Phase::Stopping && self.units.iter().all(|unit| unit.state == StateName::Stopped)
+    }
+
     /// Whether everything serves.
     pub fn all_ready(&self) -> bool {
         self.phase == Phase::Running && self.units.iter().all(UnitStatus::is_ready)

@@ -40,6 +40,7 @@ struct Supervised {
     name: String,
     service: String,
     after: Vec<String>,
+    is_entrance: bool,
     patience: Duration,
     orders: mpsc::Sender<Event>,
 }
@@ -98,6 +99,7 @@ impl Supervisor {
             name: specification.name.clone(),
             service: specification.service.clone(),
             after: specification.after.clone(),
+            is_entrance: !specification.sockets.is_empty(),
             patience: policy.start_timeout + policy.stop_timeout + policy.backoff.max,
             orders,
         });
@@ -116,7 +118,8 @@ impl Supervisor {
         self.surroundings.board.subscribe()
     }
 
-    /// Stops all units, each one after all that come after it.
+    /// Stops all units, each one after all that come after it. Whoever holds a public socket goes first: what is on its
+    /// way inside is finished, and nothing new comes in.
     pub async fn stop(&self) {
         self.surroundings.board.send_modify(|board| board.phase = Phase::Stopping);
         let mut board = self.board();
@@ -126,7 +129,10 @@ impl Supervisor {
                 let running =
                     |unit: &&Supervised| now.unit(&unit.name).is_some_and(|status| status.state != StateName::Stopped);
                 let running: Vec<&Supervised> = self.units.iter().filter(running).collect();
-                let free = |unit: &&&Supervised| !running.iter().any(|other| other.after.contains(&unit.service));
+                let keeps = |unit: &Supervised, other: &Supervised| {
+                    other.after.contains(&unit.service) || (other.is_entrance && !unit.is_entrance)
+                };
+                let free = |unit: &&&Supervised| !running.iter().any(|other| keeps(unit, other));
                 running.iter().filter(free).copied().collect()
             };
             if stoppable.is_empty() {

@@ -1,0 +1,242 @@
+//! The program as a person uses it, on a small mesh without databases: up, status, restart, logs, down; two meshes at
+//! once; a supervisor that is killed.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test")]
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const DECLARATION: &str = r#"
+[mesh]
+name = "small"
+
+[sizes]
+small = { cpus = 1, memory = "1.5GiB", disk = "8GiB" }
+
+[nodes.one]
+size = "small"
+runs = ["gateway", "back"]
+
+[services.gateway]
+args = ["says=open", "ready", "hold"]
+
+[services.back]
+artifact = "patient"
+args = ["print=3", "listen=${HOST}:${PORT}", "hold"]
+port = 9001
+replicas = { min = 1, start = 2, max = 2 }
+
+[gateway]
+port = 8443
+
+[auth]
+issuer = "https://issuer.example"
+"#;
+
+/// A mesh in a folder of its own, with a `berth` beside which its packages lie.
+struct Mesh {
+    folder: TempDir,
+}
+
+impl Mesh {
+    fn declare() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("mesh.toml"), DECLARATION).unwrap();
+        let test = std::env::current_exe().unwrap();
+        let patient = test.parent().unwrap().parent().unwrap().join("examples/patient");
+        std::fs::create_dir(folder.path().join("bin")).unwrap();
+        std::fs::copy(env!("CARGO_BIN_EXE_berth"), folder.path().join("bin/berth")).unwrap();
+        std::fs::copy(&patient, folder.path().join("bin/gateway")).unwrap();
+        std::fs::copy(&patient, folder.path().join("patient")).unwrap();
+        Self { folder }
+    }
+
+    fn up() -> Self {
+        let mesh = Self::declare();
+        mesh.expect(0, &["up", "--detach"]);
+        mesh
+    }
+
+    fn berth(&self, args: &[&str]) -> Output {
+        let below = self.folder.path().join("bin");
+        Command::new(below.join("berth")).args(args).current_dir(below).output().unwrap()
+    }
+
+    fn expect(&self, code: i32, args: &[&str]) -> String {
+        let output = self.berth(args);
+        let (told, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "berth {args:?}\n{told}\n{complained}\n{}", self.log());
+        format!("{told}{complained}")
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join(".berth/logs/supervisor.log")).unwrap_or_default()
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.expect(0, &["status", "--json"])).unwrap()
+    }
+
+    fn units(&self) -> Vec<Value> {
+        self.status()["units"].as_array().unwrap().clone()
+    }
+
+    fn pid(&self, unit: &str) -> u32 {
+        let units = self.units();
+        let unit = units.iter().find(|status| status["name"] == unit).unwrap();
+        u32::try_from(unit["pid"].as_u64().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.berth(&["down"]);
+    }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+}
+
+/// Whether it runs; where nobody collects orphans, a dead one remains as a zombie.
+fn lives(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_mesh_comes_up_is_looked_at_and_goes_down() {
+    let mesh = Mesh::up();
+    let units = mesh.units();
+    let names: Vec<&str> = units.iter().map(|unit| unit["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["back-1", "back-2", "gateway-1"]);
+    assert!(units.iter().all(|unit| unit["state"] == "ready"), "{units:?}");
+    assert_eq!(units[2]["says"], "open");
+    let told = mesh.expect(0, &["up", "--detach"]);
+    assert!(told.contains(mesh.status()["public_url"].as_str().unwrap()), "{told}");
+    assert!(mesh.expect(1, &["up"]).contains("running already"));
+    assert!(mesh.expect(0, &["logs", "-n", "2", "back-1"]).ends_with("line 000001\nline 000002\n"));
+    assert!(mesh.expect(1, &["logs", "nobody"]).contains("back-1"));
+
+    let before = mesh.pid("back-1");
+    mesh.expect(0, &["restart", "back"]);
+    assert_ne!(mesh.pid("back-1"), before);
+    assert!(mesh.expect(1, &["restart", "nobody"]).contains("there are: back, gateway"));
+
+    let pids: Vec<u32> = ["back-1", "back-2", "gateway-1"].map(|unit| mesh.pid(unit)).into();
+    mesh.expect(0, &["down"]);
+    assert!(pids.into_iter().all(|pid| !lives(pid)));
+    assert!(mesh.expect(3, &["status"]).contains("berth up"));
+    assert!(mesh.expect(3, &["restart", "back"]).contains("berth up"));
+    mesh.expect(0, &["down"]);
+}
+
+#[test]
+fn a_killed_supervisor_takes_its_processes_along_and_the_next_one_begins_clean() {
+    let mesh = Mesh::up();
+    let supervisor = u32::try_from(mesh.status()["supervisor"].as_u64().unwrap()).unwrap();
+    let pids = ["back-1", "back-2", "gateway-1"].map(|unit| mesh.pid(unit));
+    let local = || std::fs::read(mesh.folder.path().join(".berth/local.json")).unwrap();
+    let before = local();
+    signal(supervisor, Signal::SIGKILL);
+    eventually("its processes end", || !pids.iter().any(|pid| lives(*pid)));
+    mesh.expect(3, &["status"]);
+    mesh.expect(0, &["up", "--detach"]);
+    assert!(mesh.units().iter().all(|unit| unit["state"] == "ready"));
+    assert_eq!(local(), before, "it has the addresses it had");
+}
+
+#[test]
+fn a_terminated_supervisor_stops_everything() {
+    let mesh = Mesh::up();
+    let supervisor = u32::try_from(mesh.status()["supervisor"].as_u64().unwrap()).unwrap();
+    let pids = ["back-1", "gateway-1"].map(|unit| mesh.pid(unit));
+    signal(supervisor, Signal::SIGTERM);
+    eventually("everything ends", || !pids.iter().any(|pid| lives(*pid)) && !lives(supervisor));
+}
+
+#[test]
+fn two_meshes_have_addresses_of_their_own() {
+    let (one, other) = (Mesh::up(), Mesh::up());
+    let addresses = |mesh: &Mesh| -> Vec<String> {
+        let units = mesh.units();
+        units.iter().map(|unit| unit["address"].as_str().unwrap().to_owned()).collect()
+    };
+    let (first, second) = (addresses(&one), addresses(&other));
+    assert!(first.iter().all(|address| !second.contains(address)), "{first:?} {second:?}");
+    assert_ne!(one.status()["public_url"], other.status()["public_url"]);
+}
+
+#[test]
+fn one_that_never_gets_ready_is_named_and_left_to_look_at() {
+    let mesh = Mesh::declare();
+    std::fs::copy("/bin/false", mesh.folder.path().join("patient")).unwrap();
+    let told = mesh.expect(1, &["up", "--detach", "--timeout", "1"]);
+    let told: String = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains("back-1 (") && told.contains("exited with code 1"), "{told}");
+    assert!(mesh.units().iter().any(|unit| unit["restarts"].as_u64() > Some(0)));
+}
+
+#[test]
+fn what_is_missing_or_wrong_is_told_with_its_exit_code() {
+    let mesh = Mesh::declare();
+    let declaration = mesh.folder.path().join("mesh.toml");
+    mesh.expect(2, &["fly"]);
+    mesh.expect(4, &["--mesh", "/no/such/mesh.toml", "status"]);
+    assert!(mesh.expect(1, &["lock", "--check"]).contains("berth lock"));
+    mesh.expect(0, &["lock"]);
+    mesh.expect(0, &["lock", "--check"]);
+    std::fs::remove_file(mesh.folder.path().join("patient")).unwrap();
+    // The supervisor in the background says it, the one who waits repeats it.
+    let told = mesh.expect(1, &["up", "--detach"]);
+    assert!(told.contains("patient") && told.contains("is missing"), "{told}");
+    std::fs::write(&declaration, DECLARATION.replace("port = 9001", "prot = 9001")).unwrap();
+    assert!(mesh.expect(4, &["up", "--detach"]).contains("prot"));
+    mesh.expect(4, &["lock"]);
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let mesh = Mesh::declare();
+    let commands = ["up", "down", "status", "logs", "token", "restart", "demo", "secrets", "lock"];
+    let all = mesh.expect(0, &["--help"]);
+    for command in commands {
+        assert!(all.contains(command), "{command}");
+        assert!(mesh.expect(0, &[command, "--help"]).contains("Usage:"), "{command}");
+    }
+    assert!(all.contains("Exit codes:") && !all.contains("exec"));
+}
+
+#[test]
+fn the_first_ctrl_c_of_a_foreground_mesh_stops_it_in_order() {
+    let mesh = Mesh::declare();
+    let below = mesh.folder.path().join("bin");
+    let mut foreground = Command::new(below.join("berth"));
+    let output = mesh.folder.path().join("output");
+    let file = std::fs::File::create(&output).unwrap();
+    let mut foreground = foreground.arg("up").current_dir(&below).stdout(file).spawn().unwrap();
+    let told = |path: &Path| std::fs::read_to_string(path).unwrap();
+    eventually("it is up", || told(&output).contains("Ctrl-C stops everything"));
+    let pid = mesh.pid("back-1");
+    signal(foreground.id(), Signal::SIGINT);
+    assert!(foreground.wait().unwrap().success());
+    assert!(!lives(pid));
+    let told = told(&output);
+    assert!(told.contains("back-1 ready") && told.ends_with("the mesh is down\n"), "{told}");
+}
