@@ -13,6 +13,7 @@ use runtime::{
     settings::Settings,
 };
 use tls::{Identity, SpiffeId};
+use tokio::{sync::watch, time::timeout};
 
 /// Longest wait for an answer of the event server.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
@@ -42,6 +43,8 @@ pub enum EventsError {
 pub struct Events {
     client: Client,
     jetstream: Context,
+    /// Changes whenever the connection comes or goes.
+    changes: watch::Receiver<()>,
     service: Arc<str>,
     source: Arc<str>,
 }
@@ -75,6 +78,7 @@ impl Events {
     }
 
     async fn open(options: ConnectOptions, url: &str, service: &str, source: String) -> Result<Self, EventsError> {
+        let (changed, changes) = watch::channel(());
         let client = options
             .custom_inbox_prefix(format!("_INBOX_{service}"))
             .retry_on_initial_connect()
@@ -87,14 +91,22 @@ impl Events {
             .connection_timeout(ANSWER)
             .request_timeout(Some(ANSWER))
             .ping_interval(Duration::from_secs(5))
-            .event_callback(async |event| match event {
-                ClientEvent::Connected => tracing::info!("connected to the event server"),
-                event => tracing::warn!(%event, "event server"),
+            .event_callback(move |event| {
+                if matches!(event, ClientEvent::Connected | ClientEvent::Disconnected) {
+                    changed.send_replace(());
+                }
+                async move {
+                    match event {
+                        ClientEvent::Connected => tracing::info!("connected to the event server"),
+                        ClientEvent::Closed => {}
+                        event => tracing::warn!(%event, "event server"),
+                    }
+                }
             })
             .connect(url)
             .await?;
         let jetstream = ContextBuilder::new().timeout(ANSWER).ack_timeout(ANSWER).build(client.clone());
-        Ok(Self { client, jetstream, service: service.into(), source: source.into() })
+        Ok(Self { client, jetstream, changes, service: service.into(), source: source.into() })
     }
 
     /// Whether the server can be reached now; for a readiness check.
@@ -112,6 +124,25 @@ impl Events {
     /// Whether commands reach the server now instead of waiting for it in a buffer.
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
+    }
+
+    /// Waits until the server can be reached.
+    pub(crate) async fn connected(&self) {
+        while !self.is_connected() {
+            let _ = timeout(Duration::from_millis(500), self.changes.clone().changed()).await;
+        }
+    }
+
+    /// Ends as soon as the connection is lost, and with it every answer that is awaited; counted from the call on.
+    pub(crate) fn lost(&self) -> impl Future<Output = ()> + use<> {
+        let (client, mut changes) = (self.client.clone(), self.changes.clone());
+        changes.mark_unchanged();
+        async move {
+            // A reconnection also means that the answers are lost. Without a sender nothing is ever told.
+            if client.connection_state() == State::Connected && changes.changed().await.is_err() {
+                std::future::pending().await
+            }
+        }
     }
 
     pub(crate) fn client(&self) -> &Client {

@@ -144,6 +144,9 @@ enum Outcome {
 /// An event that is to be tried again after this time.
 struct Later(Duration);
 
+/// Longest delay before an event is tried again that failed because the database is away.
+const AWAY: Duration = Duration::from_secs(2);
+
 /// The consumer, or the server, is gone; the text says how.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -237,6 +240,9 @@ impl<H: Handler> Inner<H> {
         room: &Arc<Semaphore>,
         lanes: &[mpsc::Sender<Delivery>],
     ) -> Result<(), Interrupted> {
+        self.events.connected().await;
+        let lost = self.events.lost();
+        tokio::pin!(lost);
         let consumer = self.subscribe().await?;
         tracing::info!(consumer = self.inbox.consumer, "subscribed");
         let heartbeat = Duration::from_secs(1);
@@ -246,7 +252,10 @@ impl<H: Handler> Inner<H> {
             drop(first);
             let batch = consumer.batch().max_messages(free).expires(20 * heartbeat).heartbeat(heartbeat);
             let mut batch = batch.messages().await.map_err(Interrupted::by)?;
-            while let Some(message) = batch.next().await {
+            while let Some(message) = tokio::select! {
+                message = batch.next() => message,
+                () = &mut lost => return Err(Interrupted("the connection was lost".into())),
+            } {
                 let permit = Arc::clone(room).acquire_owned().await.map_err(Interrupted::by)?;
                 let delivery = held.take(message.map_err(Interrupted::by)?, permit).map_err(Interrupted::by)?;
                 let lane = delivery.event().map_or(0, |event| lane(event, lanes.len()));
@@ -317,7 +326,11 @@ impl<H: Handler> Inner<H> {
         let applied = trace.scope(self.try_apply(event, stream_sequence, origin)).instrument(span.clone()).await;
         let reason = match applied {
             Ok(outcome) => return Ok(self.applied(outcome, event)),
-            Err(HandlerError::Retry(error)) if attempt < self.options.attempts || is_away(&*error) => {
+            Err(HandlerError::Retry(error)) if is_away(&*error) => {
+                tracing::warn!(parent: &span, %error, attempt, "the database is away");
+                return Err(Later(self.delay(attempt).min(AWAY)));
+            }
+            Err(HandlerError::Retry(error)) if attempt < self.options.attempts => {
                 let delay = self.delay(attempt);
                 tracing::warn!(parent: &span, %error, attempt, ?delay, "an event is to be tried again");
                 return Err(Later(delay));
@@ -332,7 +345,7 @@ impl<H: Handler> Inner<H> {
             }
             Err(error) => {
                 tracing::warn!(parent: &span, %error, "cannot write a dead letter now");
-                Err(Later(self.delay(attempt)))
+                Err(Later(self.delay(attempt).min(AWAY)))
             }
         }
     }
@@ -429,7 +442,7 @@ impl<H: Handler> Inner<H> {
                 );
                 Ok(Outcome::Dead)
             }
-            Err(_) => Err(Later(self.delay(delivery.attempt))),
+            Err(_) => Err(Later(self.delay(delivery.attempt).min(AWAY))),
         }
     }
 

@@ -195,7 +195,7 @@ impl Inbox {
 
     /// Begins with this event: those before it are not in the stream any more.
     pub(crate) async fn adopt(&self, connection: &Connection, found: &Headless) -> Result<(), Error> {
-        let sql = "UPDATE inbox_aggregates SET version = $4 - 1, adopted = $4 - 1
+        let sql = "UPDATE inbox_aggregates SET version = $4::bigint - 1, adopted = $4 - 1
             WHERE consumer = $1 AND aggregate_type = $2 AND aggregate_id = $3 AND version = 0";
         let Aggregate { kind, id } = &found.aggregate;
         connection.run(sql, &[&self.consumer, kind, id, &found.version]).await?;

@@ -15,10 +15,10 @@ mod stream;
 use std::time::Duration;
 
 use database::Database;
-use ledger::{Batch, Ledger};
+use ledger::{Batch, HEARTBEAT, Ledger};
 use runtime::retry::Backoff;
 use stream::Stream;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -134,29 +134,30 @@ impl Relay {
 
     /// Waits to become the leader, then publishes until `stop` or until something is in doubt.
     async fn term(&self, stop: &CancellationToken) -> Result<(), Interrupted> {
+        tokio::select! {
+            () = self.events.connected() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
         let mut ledger = Ledger::open(&self.database).await?;
         while !ledger.lead().await? {
             tokio::select! {
                 () = self.outbox.woken() => ledger.pass_on_wake_up().await?,
-                () = sleep(self.options.poll) => {}
+                () = sleep(self.options.poll.min(HEARTBEAT)) => {}
                 () = stop.cancelled() => return Ok(()),
             }
-        }
-        if !self.events.is_connected() {
-            return Err(Interrupted::Events("not connected".into()));
         }
         let stream = Stream::open(&self.events, &self.options).await?;
         let mut last_sequence = self.agree(&mut ledger, &stream).await?;
         self.outbox.metrics.leader.set(1);
         tracing::info!(stream = stream.name(), last_sequence, "leading the relay");
         let mut checked = Instant::now();
-        while !stop.is_cancelled() {
+        while !stop.is_cancelled() && self.events.is_connected() {
             let limits = (self.options.batch, self.options.batch_bytes);
             if let Some(batch) = ledger.claim(self.events.source(), last_sequence, limits).await? {
                 last_sequence = self.send(&mut ledger, &stream, &batch).await?;
                 continue;
             }
-            match self.idle(&ledger, checked, stop).await {
+            match self.idle(&ledger, checked, stop).await? {
                 Wake::Work => {}
                 Wake::Check => {
                     checked = Instant::now();
@@ -171,14 +172,27 @@ impl Relay {
         Ok(())
     }
 
-    async fn idle(&self, ledger: &Ledger, checked: Instant, stop: &CancellationToken) -> Wake {
-        tokio::select! {
-            () = self.outbox.woken() => Wake::Work,
-            () = ledger.woken() => Wake::Work,
-            () = sleep(self.options.poll) => {
-                if checked.elapsed() < self.options.check { Wake::Work } else { Wake::Check }
+    /// Waits for work, keeping the session alive meanwhile.
+    async fn idle(&self, ledger: &Ledger, checked: Instant, stop: &CancellationToken) -> Result<Wake, Interrupted> {
+        let poll = Instant::now() + self.options.poll;
+        let lost = self.events.lost();
+        tokio::pin!(lost);
+        loop {
+            let next = poll.min(checked + self.options.check).min(Instant::now() + HEARTBEAT);
+            tokio::select! {
+                () = self.outbox.woken() => return Ok(Wake::Work),
+                () = ledger.woken() => return Ok(Wake::Work),
+                () = &mut lost => return Err(Interrupted::Events("the connection was lost".into())),
+                () = stop.cancelled() => return Ok(Wake::Stop),
+                () = sleep_until(next) => {}
             }
-            () = stop.cancelled() => Wake::Stop,
+            if checked.elapsed() >= self.options.check {
+                return Ok(Wake::Check);
+            }
+            if poll <= Instant::now() {
+                return Ok(Wake::Work);
+            }
+            ledger.beat().await?;
         }
     }
 

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,6 +20,7 @@ type Registry = Arc<Mutex<HashMap<u64, Arc<Message>>>>;
 #[derive(Debug)]
 pub(super) struct Held {
     registry: Registry,
+    next_key: AtomicU64,
     heart: AbortHandle,
 }
 
@@ -25,13 +29,13 @@ impl Held {
     pub(super) fn new(beat: Duration) -> Self {
         let registry = Registry::default();
         let heart = tokio::spawn(keep_alive(Arc::clone(&registry), beat)).abort_handle();
-        Self { registry, heart }
+        Self { registry, next_key: AtomicU64::new(0), heart }
     }
 
     /// Begins to hold a message. `room` is given free with it.
     pub(super) fn take(&self, message: Message, room: OwnedSemaphorePermit) -> Result<Delivery, async_nats::Error> {
         let info = message.info()?;
-        let key = info.consumer_sequence;
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let stream_sequence = i64::try_from(info.stream_sequence)?;
         let attempt = u32::try_from(info.delivered).unwrap_or(u32::MAX);
         let event = Event::from_json(&message.payload);

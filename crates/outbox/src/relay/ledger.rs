@@ -13,6 +13,9 @@ use crate::event::{Aggregate, Event};
 /// A leader that has not spoken for so long is considered gone: PostgreSQL ends its session, which frees the lock.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often a relay with nothing to do shows that it is alive.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(3);
+
 /// An event that is owed.
 #[derive(Debug)]
 pub(super) struct Owed {
@@ -69,6 +72,12 @@ impl Ledger {
             self.connection.batch_execute("LISTEN outbox").await?;
         }
         Ok(leads)
+    }
+
+    /// Shows that this session is alive.
+    pub(super) async fn beat(&self) -> Result<(), Error> {
+        self.connection.simple_query("").await?;
+        Ok(())
     }
 
     /// Wakes the leader. In a transaction of its own: NOTIFY in one that writes would make all writers queue.

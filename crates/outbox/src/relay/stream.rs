@@ -96,9 +96,11 @@ impl Stream {
     /// # Errors
     /// After any error it is unknown whether the batch was stored.
     pub(super) async fn publish(&self, batch: &Batch) -> Result<u64, Interrupted> {
-        match tokio::time::timeout(BATCH, self.send(batch)).await {
-            Ok(outcome) => outcome,
-            Err(elapsed) => Err(events(elapsed)),
+        let lost = self.events.lost();
+        tokio::select! {
+            outcome = self.send(batch) => outcome,
+            () = lost => Err(events("the connection was lost")),
+            () = tokio::time::sleep(BATCH) => Err(events("no answer to a batch")),
         }
     }
 
