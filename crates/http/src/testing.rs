@@ -31,6 +31,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::server::Peer;
@@ -106,6 +107,8 @@ pub struct Instance {
     /// While it runs.
     listening: Option<JoinHandle<()>>,
     end: watch::Sender<End>,
+    /// Its connections.
+    tasks: TaskTracker,
 }
 
 struct Shared {
@@ -153,6 +156,7 @@ impl Instance {
             shared: Arc::new(shared),
             listening: None,
             end: watch::Sender::new(End::NotYet),
+            tasks: TaskTracker::new(),
         };
         instance.listen();
         instance
@@ -181,9 +185,14 @@ impl Instance {
         self.shared.requests.load(SeqCst)
     }
 
-    /// As `kill -9`: no more listening, all sockets closed at once.
-    pub fn kill(&mut self) {
+    /// As `kill -9`: no more listening, all sockets closed. They are when this returns.
+    pub async fn kill(&mut self) {
         self.stop(End::Killed);
+        if let Some(listening) = self.listening.take() {
+            let _ = listening.await;
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// As SIGTERM: no more listening, connections are told to go away and finish what they have.
@@ -214,23 +223,24 @@ impl Instance {
         let listener = socket.listen(1024).expect("a listener");
         self.address = listener.local_addr().expect("an address");
         self.end = watch::Sender::new(End::NotYet);
-        let accepting = accept(listener, Arc::clone(&self.shared), self.end.subscribe());
+        self.tasks = TaskTracker::new();
+        let accepting = accept(listener, Arc::clone(&self.shared), self.end.subscribe(), self.tasks.clone());
         self.listening = Some(tokio::spawn(accepting));
     }
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        self.kill();
+        self.stop(End::Killed);
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, end: watch::Receiver<End>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>, end: watch::Receiver<End>, tasks: TaskTracker) {
     while let Ok((stream, _)) = listener.accept().await {
         shared.connections.fetch_add(1, SeqCst);
         let (shared, mut killed) = (Arc::clone(&shared), end.clone());
         let end = end.clone();
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             tokio::select! {
                 () = serve(stream, shared, end) => {}
                 () = reached(&mut killed, End::Killed) => {}

@@ -241,8 +241,8 @@ impl Supervisor<'_> {
         })?;
         let status = response.status();
         Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(Unfit::Says)?;
-        if let Some(sender) = http1 {
-            self.link.check_in(sender);
+        if let Some(http1) = http1 {
+            self.link.check_in(http1);
         }
         if status.is_success() {
             Ok(())

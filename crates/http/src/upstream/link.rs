@@ -96,18 +96,22 @@ impl Link {
                     return Err(Failure::unsent("the connection has just ended", request));
                 };
                 address_http2(&mut request, workload);
-                let response = Http2::clone(&sender).try_send_request(request).await;
-                Ok((response.map_err(Failure::from_hyper)?, None))
+                let Http2 { mut sender, written } = Http2::clone(&sender);
+                let before = written.bytes();
+                let response = sender.try_send_request(request).await;
+                Ok((response.map_err(|failed| Failure::from_hyper(failed, written.bytes() > before))?, None))
             }
             Transport::Http1 { idle } => {
-                let mut sender = match timeout(self.connect_timeout, self.check_out(idle)).await {
-                    Ok(Ok(sender)) => sender,
+                let mut http1 = match timeout(self.connect_timeout, self.check_out(idle)).await {
+                    Ok(Ok(http1)) => http1,
                     Ok(Err(error)) => return Err(Failure { doubtful: true, ..Failure::unsent(error, request) }),
                     Err(elapsed) => return Err(Failure { doubtful: true, ..Failure::unsent(elapsed, request) }),
                 };
                 address_http1(&mut request, self.address);
-                let response = sender.try_send_request(request).await;
-                Ok((response.map_err(Failure::from_hyper)?, Some(sender)))
+                let before = http1.written.bytes();
+                let response = http1.sender.try_send_request(request).await;
+                let left = http1.written.bytes() > before;
+                Ok((response.map_err(|failed| Failure::from_hyper(failed, left))?, Some(http1)))
             }
         }
     }
@@ -117,27 +121,27 @@ impl Link {
         loop {
             let warm = lock(idle).pop();
             match warm {
-                Some((mut sender, since)) => {
-                    if since.elapsed() < MAX_IDLE_TIME && sender.ready().await.is_ok() {
-                        return Ok(sender);
+                Some((mut http1, since)) => {
+                    if since.elapsed() < MAX_IDLE_TIME && http1.sender.ready().await.is_ok() {
+                        return Ok(http1);
                     }
                 }
                 None => {
-                    let (sender, connection) = connect::plain(self.address).await?;
+                    let (http1, connection) = connect::plain(self.address).await?;
                     tokio::spawn(connection);
-                    return Ok(sender);
+                    return Ok(http1);
                 }
             }
         }
     }
 
     /// Keeps an HTTP/1.1 connection whose response has been read to its end.
-    pub(super) fn check_in(&self, sender: Http1) {
+    pub(super) fn check_in(&self, http1: Http1) {
         if let Transport::Http1 { idle } = &self.transport {
             let mut idle = lock(idle);
-            idle.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < MAX_IDLE_TIME);
-            if idle.len() < MAX_IDLE && !sender.is_closed() {
-                idle.push((sender, Instant::now()));
+            idle.retain(|(http1, since)| !http1.sender.is_closed() && since.elapsed() < MAX_IDLE_TIME);
+            if idle.len() < MAX_IDLE && !http1.sender.is_closed() {
+                idle.push((http1, Instant::now()));
             }
         }
     }
@@ -180,8 +184,8 @@ impl Lease {
 
     /// The response has been read to its end.
     pub(super) fn complete(mut self) {
-        if let Some(sender) = self.http1.take() {
-            self.link.check_in(sender);
+        if let Some(http1) = self.http1.take() {
+            self.link.check_in(http1);
         }
     }
 
@@ -214,10 +218,11 @@ impl Failure {
         Self { error: error.into(), reached: Reached::No, request: Some(Box::new(request)), doubtful: false }
     }
 
-    fn from_hyper(mut failed: TrySendError<Request<Payload>>) -> Self {
+    /// `left` says whether anything at all was put on the wire since the request was handed over.
+    fn from_hyper(mut failed: TrySendError<Request<Payload>>, left: bool) -> Self {
         let request = failed.take_message().map(Box::new);
         let error = failed.into_error();
-        let reached = if request.is_some() { Reached::No } else { Reached::from_error(&error) };
+        let reached = if request.is_some() || !left { Reached::No } else { Reached::from_error(&error) };
         Self { error: error.into(), reached, request, doubtful: false }
     }
 }

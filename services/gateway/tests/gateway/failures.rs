@@ -32,7 +32,7 @@ async fn a_service_that_is_away_comes_back_without_anybodys_help() {
     let token = world.alice();
     assert_eq!(gateway.get("/items", &token).await.status, 200);
     for _ in 0..3 {
-        world.items.kill();
+        world.items.kill().await;
         let answer = gateway.ask("POST", "/items", &[&bearer(&token)], "x").await;
         answer.problem(503, "unavailable");
         assert_eq!(answer.header("retry-after"), Some("1"));
@@ -75,7 +75,7 @@ async fn killing_an_instance_under_load_loses_no_request_that_can_be_repeated() 
     };
     for _ in 0..3 {
         progress().await;
-        other.kill();
+        other.kill().await;
         progress().await;
         other.restart().await;
         let before = other.requests();
@@ -112,7 +112,7 @@ async fn a_response_that_breaks_off_does_not_look_complete() {
         use tokio::io::AsyncReadExt as _;
         text.push(char::from(connection.read_u8().await.unwrap()));
     }
-    world.items.kill();
+    world.items.kill().await;
     let rest = read_all(&mut connection).await;
     assert!(!rest.contains("0\r\n\r\n"), "the last chunk says that it was all: {rest:?}");
 }
@@ -170,7 +170,7 @@ async fn a_client_that_goes_away_stops_the_work() {
 #[tokio::test]
 async fn while_the_issuer_is_away_known_tokens_pass_and_others_are_told_to_try_again() {
     let mut world = World::echoing();
-    world.kill_identity();
+    world.kill_identity().await;
     let gateway = world.start().await;
     let answer = gateway.get("/items", &world.alice()).await;
     answer.problem(503, "unavailable");
@@ -179,7 +179,7 @@ async fn while_the_issuer_is_away_known_tokens_pass_and_others_are_told_to_try_a
     until_status(&gateway, &world.alice(), 200).await;
     let known = world.alice();
     assert_eq!(gateway.get("/items", &known).await.status, 200);
-    world.kill_identity();
+    world.kill_identity().await;
     assert_eq!(gateway.get("/items", &known).await.status, 200);
     assert_eq!(gateway.get("/items", &world.alice()).await.status, 200, "the keys are still known");
 }

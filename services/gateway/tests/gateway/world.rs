@@ -136,8 +136,8 @@ impl World {
         Self::new(Router::new().fallback(echo))
     }
 
-    pub(crate) fn kill_identity(&mut self) {
-        self.identity.kill();
+    pub(crate) async fn kill_identity(&mut self) {
+        self.identity.kill().await;
     }
 
     /// Another instance at another place.
