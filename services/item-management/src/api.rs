@@ -131,7 +131,10 @@ impl IntoResponse for Failure {
         let problem = match self {
             Self::Problem(problem) => problem,
             Self::Database(error) | Self::Outbox(outbox::Error::Database(error)) if error.is_transient() => {
-                problem::UNAVAILABLE.detail("The database cannot be used now.").retry_after(RETRY_AFTER).caused_by(error)
+                problem::UNAVAILABLE
+                    .detail("The database cannot be used now.")
+                    .retry_after(RETRY_AFTER)
+                    .caused_by(error)
             }
             Self::Database(error) => Problem::internal(error),
             Self::Outbox(error) => Problem::internal(error),

@@ -266,7 +266,7 @@ pub struct ItemPatch {
     pub price: Option<PricePatch>,
 }
 
-/// The part of an [`ItemPatch`] that changes the price; what is left out stays.
+/// The part of an item's patch that changes the price; what is left out stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PricePatch {
@@ -691,7 +691,7 @@ pub struct QuoteRequest {
     pub lines: Vec<QuoteRequestLine>,
 }
 
-/// One line of a [`QuoteRequest`].
+/// An item that a quote is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QuoteRequestLine {
@@ -712,7 +712,7 @@ pub struct Quote {
     pub unknown: Vec<Uuid>,
 }
 
-/// What an item is and costs at the moment of its [`Quote`].
+/// What an item is and costs at the moment of the quote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct QuoteLine {
     /// The item.

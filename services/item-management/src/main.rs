@@ -69,8 +69,7 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
     let events = Events::connect(&settings, &credentials, &identity).await?;
     let emitting = RelayOptions::emitting(messages::EMITTED);
     let relay = Relay::new(database.clone(), events.clone(), outbox.clone(), emitting);
-    let commands =
-        Consumer::new(database, events, outbox, messages::STREAM, messages::SUBJECTS, StockKeeper { clock });
+    let commands = Consumer::new(database, events, outbox, messages::STREAM, messages::SUBJECTS, StockKeeper { clock });
     let tasks = lifecycle.tasks();
     let until = stop.clone();
     tasks.spawn(async move { relay.run(until).await });

@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        self, Command, EntryKind, Item, Line, OrderLines, Refusal, RefusalReason, ReservationState, Shortage, Step, Stock, StockEntry,
-        StockError,
+        self, Command, EntryKind, Item, Line, OrderLines, Refusal, RefusalReason, ReservationState, Shortage, Step,
+        Stock, StockEntry, StockError,
     },
     store::{self, Entry, Reach, Reservation},
 };
@@ -186,7 +186,9 @@ async fn reserve(tx: &Transaction<'_>, command: Reserve, now: Timestamp) -> Resu
     if domain::decide(Command::Reserve, state(&known)).map_err(permanent)? == Step::Repeat {
         return Ok(match known {
             Some(Reservation { refusal: Some(refusal), .. }) => Answer::refused(order_id, refusal),
-            Some(Reservation { state: ReservationState::Released, .. }) => Answer::refused(order_id, Refusal::released()),
+            Some(Reservation { state: ReservationState::Released, .. }) => {
+                Answer::refused(order_id, Refusal::released())
+            }
             _ => Answer::Reserved { order_id },
         });
     }
@@ -296,7 +298,11 @@ fn read<T: DeserializeOwned + About>(event: &Event) -> Result<T, HandlerError> {
     if command.about() == event.aggregate.id {
         Ok(command)
     } else {
-        Err(permanent(format!("the command is about {}, but stands in the history of {}", command.about(), event.aggregate)))
+        Err(permanent(format!(
+            "the command is about {}, but stands in the history of {}",
+            command.about(),
+            event.aggregate
+        )))
     }
 }
 

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::domain::{
-    Description, EntryKind, Item, ItemFilter, ItemReservation, Money, Name, NewItem, OrderLines, QuoteLine, QuoteRequestLine,
-    Refusal, ReservationState, Search, Shelf, Stock, StockEntry,
+    Description, EntryKind, Item, ItemFilter, ItemReservation, Money, Name, NewItem, OrderLines, QuoteLine,
+    QuoteRequestLine, Refusal, ReservationState, Search, Shelf, Stock, StockEntry,
 };
 
 mod embedded {
@@ -28,6 +28,13 @@ pub async fn migrate(database: &Database, stop: &CancellationToken) -> Result<()
 pub const UNIQUE_SKU: &str = "items_sku";
 /// The check that keeps credit notes from returning more than the order took.
 pub const RETURNED_WITHIN_TAKEN: &str = "reservation_lines_returned_within_taken";
+
+/// What [`item`] reads. Never `*`: a statement that was prepared with it breaks when a newer instance adds a column.
+macro_rules! item_columns {
+    () => {
+        "id, sku, name, description, price_amount, price_currency, stock_on_hand, stock_reserved, version, created_at, updated_at"
+    };
+}
 
 fn item(row: &Row) -> Item {
     let (on_hand, reserved): (i64, i64) = (row.get("stock_on_hand"), row.get("stock_reserved"));
@@ -54,9 +61,13 @@ fn money(row: &Row) -> Money {
 pub async fn insert_item(tx: &Transaction<'_>, new: &NewItem, now: Timestamp) -> Result<Item, Error> {
     let row = tx
         .one(
-            "INSERT INTO items (id, sku, name, description, price_amount, price_currency, stock_on_hand, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)
-             RETURNING *",
+            concat!(
+                "INSERT INTO items
+                     (id, sku, name, description, price_amount, price_currency, stock_on_hand, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+                 RETURNING ",
+                item_columns!()
+            ),
             &[
                 &Uuid::now_v7(),
                 &new.sku,
@@ -74,15 +85,15 @@ pub async fn insert_item(tx: &Transaction<'_>, new: &NewItem, now: Timestamp) ->
 
 /// An item that is not deleted.
 pub async fn find_item(db: &impl Statements, id: Uuid) -> Result<Option<Item>, Error> {
-    let row = db.optional("SELECT * FROM items WHERE id = $1 AND deleted_at IS NULL", &[&id]).await?;
+    let sql = concat!("SELECT ", item_columns!(), " FROM items WHERE id = $1 AND deleted_at IS NULL");
+    let row = db.optional(sql, &[&id]).await?;
     Ok(row.as_ref().map(item))
 }
 
 /// Like [`find_item`], and nobody else changes it until the transaction ends.
 pub async fn lock_item(tx: &Transaction<'_>, id: Uuid) -> Result<Option<Item>, Error> {
-    let row = tx
-        .optional("SELECT * FROM items WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE", &[&id])
-        .await?;
+    let sql = concat!("SELECT ", item_columns!(), " FROM items WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE");
+    let row = tx.optional(sql, &[&id]).await?;
     Ok(row.as_ref().map(item))
 }
 
@@ -95,16 +106,20 @@ pub async fn list_items(
 ) -> Result<Vec<Item>, Error> {
     let rows = db
         .all(
-            "SELECT * FROM items
-             WHERE deleted_at IS NULL
-               AND ($1::uuid IS NULL OR id > $1)
-               AND ($2::text IS NULL OR search @@ to_tsquery('simple', $2))
-               AND ($3::text IS NULL OR price_currency = $3)
-               AND ($4::boolean IS NULL OR (stock_on_hand > stock_reserved) = $4)
-               AND ($5::bigint IS NULL OR price_amount >= $5)
-               AND ($6::bigint IS NULL OR price_amount <= $6)
-             ORDER BY id
-             LIMIT $7",
+            concat!(
+                "SELECT ",
+                item_columns!(),
+                " FROM items
+                 WHERE deleted_at IS NULL
+                   AND ($1::uuid IS NULL OR id > $1)
+                   AND ($2::text IS NULL OR search @@ to_tsquery('simple', $2))
+                   AND ($3::text IS NULL OR price_currency = $3)
+                   AND ($4::boolean IS NULL OR (stock_on_hand > stock_reserved) = $4)
+                   AND ($5::bigint IS NULL OR price_amount >= $5)
+                   AND ($6::bigint IS NULL OR price_amount <= $6)
+                 ORDER BY id
+                 LIMIT $7"
+            ),
             &[
                 &after,
                 &filter.search.as_ref().map(prefixes),
@@ -133,10 +148,13 @@ pub async fn update_item(
 ) -> Result<Item, Error> {
     let row = tx
         .one(
-            "UPDATE items
-             SET name = $2, description = $3, price_amount = $4, price_currency = $5, version = version + 1, updated_at = $6
-             WHERE id = $1
-             RETURNING *",
+            concat!(
+                "UPDATE items
+                 SET name = $2, description = $3, price_amount = $4, price_currency = $5, version = version + 1, updated_at = $6
+                 WHERE id = $1
+                 RETURNING ",
+                item_columns!()
+            ),
             &[&id, name, description, &price.amount, &price.currency, &now],
         )
         .await?;
@@ -145,7 +163,8 @@ pub async fn update_item(
 
 /// Deletes a locked item that has nothing reserved. Its row stays for what refers to it, and for stock that comes back.
 pub async fn delete_item(tx: &Transaction<'_>, id: Uuid, now: Timestamp) -> Result<(), Error> {
-    tx.run("UPDATE items SET deleted_at = $2, version = version + 1, updated_at = $2 WHERE id = $1", &[&id, &now]).await?;
+    tx.run("UPDATE items SET deleted_at = $2, version = version + 1, updated_at = $2 WHERE id = $1", &[&id, &now])
+        .await?;
     Ok(())
 }
 
@@ -201,6 +220,13 @@ pub async fn write_shelf(tx: &Transaction<'_>, shelf: &Shelf, now: Timestamp) ->
     Ok(())
 }
 
+/// What [`stock_entry`] reads.
+macro_rules! entry_columns {
+    () => {
+        "id, item_id, kind, change, stock_on_hand, stock_reserved, reason, reference, actor, created_at"
+    };
+}
+
 /// What lines of the ledger that are written together have in common.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
@@ -227,12 +253,15 @@ pub async fn insert_entries(
     let (items, changes): (Vec<Uuid>, Vec<i64>) = changes.iter().copied().unzip();
     let rows = tx
         .all(
-            "INSERT INTO stock_entries
-                 (id, item_id, kind, change, stock_on_hand, stock_reserved, reason, reference, actor, idempotency_key, created_at)
-             SELECT new.id, new.item_id, $4, new.change, items.stock_on_hand, items.stock_reserved, $5, $6, $7, $8, $9
-             FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS new (id, item_id, change)
-             JOIN items ON items.id = new.item_id
-             RETURNING *",
+            concat!(
+                "INSERT INTO stock_entries
+                     (id, item_id, kind, change, stock_on_hand, stock_reserved, reason, reference, actor, idempotency_key, created_at)
+                 SELECT new.id, new.item_id, $4, new.change, items.stock_on_hand, items.stock_reserved, $5, $6, $7, $8, $9
+                 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS new (id, item_id, change)
+                 JOIN items ON items.id = new.item_id
+                 RETURNING ",
+                entry_columns!()
+            ),
             &[
                 &ids,
                 &items,
@@ -273,7 +302,11 @@ pub async fn find_entry(
 ) -> Result<Option<StockEntry>, Error> {
     let row = db
         .optional(
-            "SELECT * FROM stock_entries WHERE item_id = $1 AND actor = $2 AND idempotency_key = $3",
+            concat!(
+                "SELECT ",
+                entry_columns!(),
+                " FROM stock_entries WHERE item_id = $1 AND actor = $2 AND idempotency_key = $3"
+            ),
             &[&item_id, &actor, &idempotency_key],
         )
         .await?;
@@ -289,7 +322,11 @@ pub async fn list_entries(
 ) -> Result<Vec<StockEntry>, Error> {
     let rows = db
         .all(
-            "SELECT * FROM stock_entries WHERE item_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3",
+            concat!(
+                "SELECT ",
+                entry_columns!(),
+                " FROM stock_entries WHERE item_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3"
+            ),
             &[&item_id, &after, &limit],
         )
         .await?;
@@ -363,7 +400,9 @@ pub struct Reservation {
 
 /// The reservation of an order, which nobody else changes until the transaction ends.
 pub async fn lock_reservation(tx: &Transaction<'_>, order_id: Uuid) -> Result<Option<Reservation>, Error> {
-    let row = tx.optional("SELECT state, refusal FROM reservations WHERE order_id = $1 FOR NO KEY UPDATE", &[&order_id]).await?;
+    let row = tx
+        .optional("SELECT state, refusal FROM reservations WHERE order_id = $1 FOR NO KEY UPDATE", &[&order_id])
+        .await?;
     Ok(row.map(|row| Reservation {
         state: row.get("state"),
         refusal: row.get::<_, Option<Json<Refusal>>>("refusal").map(|Json(refusal)| refusal),
@@ -393,7 +432,8 @@ pub async fn update_reservation(
     state: ReservationState,
     now: Timestamp,
 ) -> Result<(), Error> {
-    tx.run("UPDATE reservations SET state = $2, updated_at = $3 WHERE order_id = $1", &[&order_id, &state, &now]).await?;
+    tx.run("UPDATE reservations SET state = $2, updated_at = $3 WHERE order_id = $1", &[&order_id, &state, &now])
+        .await?;
     Ok(())
 }
 

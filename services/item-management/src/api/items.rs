@@ -48,14 +48,18 @@ pub(super) struct ItemQuery {
     #[param(inline)]
     limit: Limit,
     /// Words to find in sku, name and description; each may be the beginning of a word.
+    #[param(inline)]
     search: Option<Search>,
     /// Only items with a price in this currency.
+    #[param(inline)]
     currency: Option<Currency>,
     /// Only items of which some (`true`) or none (`false`) can still be ordered.
     in_stock: Option<bool>,
     /// Only items that cost at least this, in minor units of `currency`, which must be given too.
+    #[param(inline)]
     min_price: Option<Amount>,
     /// Only items that cost at most this, in minor units of `currency`, which must be given too.
+    #[param(inline)]
     max_price: Option<Amount>,
 }
 
@@ -64,7 +68,9 @@ impl ItemQuery {
     fn filter(self) -> Result<ItemFilter, Problem> {
         if self.currency.is_none() && (self.min_price.is_some() || self.max_price.is_some()) {
             let detail = "A price means nothing without its currency.";
-            return Err(problem::INVALID_PARAMETER.detail(detail).parameter("currency", "is required with min_price and max_price"));
+            return Err(problem::INVALID_PARAMETER
+                .detail(detail)
+                .parameter("currency", "is required with min_price and max_price"));
         }
         Ok(ItemFilter {
             search: self.search,
@@ -172,8 +178,7 @@ pub(super) async fn update_item(
     app.authorize_change(&caller, "update-item", id)?;
     let (precondition, Json(patch)) = (precondition?, patch?);
     let (actor, now) = (&caller.subject, app.clock.now());
-    let item =
-        app.database.transaction(|tx| update(tx, id, &precondition, &patch, actor, now).scope_boxed()).await?;
+    let item = app.database.transaction(|tx| update(tx, id, &precondition, &patch, actor, now).scope_boxed()).await?;
     app.outbox.wake();
     Ok(tagged(StatusCode::OK, item))
 }

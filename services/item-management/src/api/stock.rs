@@ -165,6 +165,7 @@ pub(super) struct ReservationQuery {
     #[param(inline)]
     limit: Limit,
     /// Only those in this state.
+    #[param(inline)]
     state: Option<ReservationState>,
 }
 

@@ -25,7 +25,16 @@ fn refuses<T: for<'a> Deserialize<'a>>(values: &[Value], rule: &str) {
 #[test]
 fn a_sku_is_a_short_plain_code() {
     accepts::<Sku>(&[json!("A"), json!("7"), json!("mug-red_01.b"), json!("x".repeat(64))]);
-    let bad = [json!(""), json!("-a"), json!(".a"), json!("a b"), json!("ä"), json!("a/b"), json!("a\0"), json!("x".repeat(65))];
+    let bad = [
+        json!(""),
+        json!("-a"),
+        json!(".a"),
+        json!("a b"),
+        json!("ä"),
+        json!("a/b"),
+        json!("a\0"),
+        json!("x".repeat(65)),
+    ];
     refuses::<Sku>(&bad, "must be 1 to 64 letters");
     refuses::<Sku>(&[json!(1), json!(null), json!(["a"])], "expected a string");
 }
@@ -51,7 +60,10 @@ fn a_currency_is_one_of_iso_4217() {
 #[test]
 fn numbers_are_whole_and_in_range() {
     accepts::<Amount>(&[json!(0), json!(MAX_AMOUNT)]);
-    refuses::<Amount>(&[json!(-1), json!(MAX_AMOUNT + 1), json!(i64::MIN), json!(i64::MAX)], "from 0 to 9007199254740991");
+    refuses::<Amount>(
+        &[json!(-1), json!(MAX_AMOUNT + 1), json!(i64::MIN), json!(i64::MAX)],
+        "from 0 to 9007199254740991",
+    );
     refuses::<Amount>(&[json!(1.5), json!(1e3), json!("1"), json!(u64::MAX), json!(null)], "expected i64");
     accepts::<Quantity>(&[json!(1), json!(MAX_STOCK)]);
     refuses::<Quantity>(&[json!(0), json!(-1), json!(MAX_STOCK + 1)], "from 1 to 1000000000");
@@ -119,7 +131,10 @@ fn a_patch_cannot_remove_what_an_item_needs_nor_name_what_it_has_not() {
     }
     refuses::<ItemPatch>(&[json!({"price": {"amount": null}})], "null, expected i64");
     refuses::<ItemPatch>(&[json!({"price": null}), json!({"price": 5})], "expected struct PricePatch");
-    refuses::<ItemPatch>(&[json!({"sku": "X"}), json!({"stock_on_hand": 1}), json!({"price": {"x": 1}})], "unknown field");
+    refuses::<ItemPatch>(
+        &[json!({"sku": "X"}), json!({"stock_on_hand": 1}), json!({"price": {"x": 1}})],
+        "unknown field",
+    );
 }
 
 #[test]
@@ -191,7 +206,10 @@ fn impossible_lines_are_refused_with_their_place() {
 
 #[test]
 fn a_refusal_names_every_line_and_the_graver_reason() {
-    let shelf = Shelf::from([(Uuid::from_u128(1), Stock { on_hand: 5, reserved: 4 }), (Uuid::from_u128(2), Stock { on_hand: 9, reserved: 0 })]);
+    let shelf = Shelf::from([
+        (Uuid::from_u128(1), Stock { on_hand: 5, reserved: 4 }),
+        (Uuid::from_u128(2), Stock { on_hand: 9, reserved: 0 }),
+    ]);
     let lines = OrderLines::try_from(vec![line(3, 1), line(2, 9), line(1, 2)]).unwrap();
     let refusal = reserve(&lines, &shelf).unwrap_err();
     assert_eq!(

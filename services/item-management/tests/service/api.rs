@@ -82,7 +82,8 @@ async fn items_are_read_page_by_page() {
         let (mut pages, mut cursor) = (Vec::new(), String::new());
         loop {
             let page = world.get(CUSTOMER, format!("/items?limit=3{filter}{cursor}")).send().await.expect(200).body;
-            let skus: Vec<_> = page["items"].as_array().unwrap().iter().map(|item| item["sku"].as_str().unwrap().to_owned()).collect();
+            let skus: Vec<_> =
+                page["items"].as_array().unwrap().iter().map(|item| item["sku"].as_str().unwrap().to_owned()).collect();
             pages.push(skus.join(" "));
             match page.get("next") {
                 Some(next) => cursor = format!("&cursor={}", next.as_str().unwrap()),
@@ -121,7 +122,8 @@ async fn stock_is_adjusted_and_the_ledger_adds_up() {
     assert_eq!(world.stock(id).await, (8, 8));
 
     let ledger = world.get(Who::Role("auditor"), &path).send().await.expect(200).body;
-    let changes: Vec<i64> = ledger["items"].as_array().unwrap().iter().map(|entry| entry["change"].as_i64().unwrap()).collect();
+    let changes: Vec<i64> =
+        ledger["items"].as_array().unwrap().iter().map(|entry| entry["change"].as_i64().unwrap()).collect();
     assert_eq!(changes, [10, 5, -3, -4]);
     assert_eq!(changes.iter().sum::<i64>(), 8);
     let first = world.get(CLERK, format!("{path}?limit=3")).send().await.expect(200).body;
@@ -132,7 +134,10 @@ async fn stock_is_adjusted_and_the_ledger_adds_up() {
     let nowhere = format!("/items/{}/stock-adjustments", Uuid::nil());
     world.post(CLERK, nowhere, &json!({"change": 1, "reason": "x"})).send().await.problem(404, "not-found");
     let adjusted = world.emitted().await.into_iter().filter(|(subject, _)| subject == "items.item.stock-adjusted");
-    assert_eq!(adjusted.map(|(_, entry)| entry["change"].clone()).collect::<Vec<_>>(), [json!(5), json!(-3), json!(-4)]);
+    assert_eq!(
+        adjusted.map(|(_, entry)| entry["change"].clone()).collect::<Vec<_>>(),
+        [json!(5), json!(-3), json!(-4)]
+    );
 }
 
 #[tokio::test]
@@ -143,7 +148,8 @@ async fn a_repeated_adjustment_has_one_effect() {
         let body = json!({"change": change, "reason": "delivery"});
         world.post(who, format!("/items/{item}/stock-adjustments"), &body).header("idempotency-key", key).send().await
     };
-    let together = tokio::join!(adjust(CLERK, a.id, "k-1", 5), adjust(CLERK, a.id, "k-1", 5), adjust(CLERK, a.id, "k-1", 5));
+    let together =
+        tokio::join!(adjust(CLERK, a.id, "k-1", 5), adjust(CLERK, a.id, "k-1", 5), adjust(CLERK, a.id, "k-1", 5));
     let first = together.0.expect(201).body;
     assert_eq!((&together.1.expect(201).body, &together.2.expect(201).body), (&first, &first));
     adjust(CLERK, a.id, "other", 1).await.expect(201);
@@ -166,7 +172,8 @@ async fn reservations_are_shown_and_keep_an_item_from_being_deleted() {
     world.settle("take", Uuid::from_u128(2)).await.unwrap();
     let list = async |query: &str| {
         let page = world.get(CLERK, format!("/items/{}/reservations{query}", a.id)).send().await.expect(200).body;
-        let orders: Vec<Value> = page["items"].as_array().unwrap().iter().map(|line| line["order_id"].clone()).collect();
+        let orders: Vec<Value> =
+            page["items"].as_array().unwrap().iter().map(|line| line["order_id"].clone()).collect();
         (orders, page.get("next").map(|next| next.as_str().unwrap().to_owned()))
     };
     let order = |number: u128| json!(Uuid::from_u128(number));

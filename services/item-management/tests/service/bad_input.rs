@@ -143,9 +143,19 @@ async fn wrong_parameters_and_headers_are_named() {
     }
     let adjust = || world.post(CLERK, format!("{path}/stock-adjustments"), &json!({"change": 1, "reason": "found"}));
     for key in ["", "a b", &"x".repeat(129)] {
-        adjust().header("idempotency-key", key).send().await.problem(400, "invalid-parameter").names("header", "idempotency-key");
+        adjust()
+            .header("idempotency-key", key)
+            .send()
+            .await
+            .problem(400, "invalid-parameter")
+            .names("header", "idempotency-key");
     }
-    adjust().header("idempotency-key", "a").header("idempotency-key", "b").send().await.problem(400, "invalid-parameter");
+    adjust()
+        .header("idempotency-key", "a")
+        .header("idempotency-key", "b")
+        .send()
+        .await
+        .problem(400, "invalid-parameter");
     assert_eq!((world.rows().await, world.stock(item.id).await), (rows + 1, (5, 0)));
 }
 
@@ -153,7 +163,8 @@ async fn wrong_parameters_and_headers_are_named() {
 async fn what_cannot_be_read_is_refused() {
     let world = World::new().await;
     let rows = world.rows().await;
-    let post = |body: String| world.call(CLERK, Method::POST, "/items").header("content-type", "application/json").body(body);
+    let post =
+        |body: String| world.call(CLERK, Method::POST, "/items").header("content-type", "application/json").body(body);
     let twice = format!("{item} {item}", item = an_item("NEW", 1));
     for body in ["", "{", "nonsense", "{\"price\": {\"amount\": 1e999}}", "\u{feff}{}", &twice] {
         post(body.to_owned()).send().await.problem(400, "malformed-request");

@@ -7,6 +7,7 @@ mod authorization;
 mod availability;
 mod bad_input;
 mod messages;
+mod openapi;
 mod order_transaction;
 mod store;
 mod world;

@@ -49,7 +49,8 @@ impl Documents {
         Outbox::migrate(&database, stop).await.unwrap();
         let events = Events::at(&nats.url(), STREAM).await.unwrap();
         let (outbox, answers) = (Outbox::default(), Answers::default());
-        let relay = Relay::new(database.clone(), events.clone(), outbox.clone(), RelayOptions::emitting(["documents.>"]));
+        let relay =
+            Relay::new(database.clone(), events.clone(), outbox.clone(), RelayOptions::emitting(["documents.>"]));
         let until = stop.clone();
         tokio::spawn(async move { relay.run(until).await });
         let of = "item-management";
@@ -96,7 +97,8 @@ async fn commands_are_answered_and_poison_does_not_stand_in_the_way() {
 
     let (good, poisoned) = (Uuid::now_v7(), Uuid::now_v7());
     let trace = TraceContext::new();
-    let reserve = |order: Uuid, quantity: i64| json!({"order_id": order, "lines": [{"item_id": item.id, "quantity": quantity}]});
+    let reserve =
+        |order: Uuid, quantity: i64| json!({"order_id": order, "lines": [{"item_id": item.id, "quantity": quantity}]});
     documents.command("reserve", poisoned, reserve(poisoned, 0), trace).await;
     documents.command("reserve", good, reserve(good, 2), trace).await;
     let answer = documents.answers.about(good, "reserved").await;

@@ -49,7 +49,11 @@ impl World {
         Ok((subject.strip_prefix("items.reservation.").unwrap().to_owned(), row.get("data")))
     }
 
-    pub(crate) async fn reserve(&self, order: Uuid, quantities: &[(Uuid, i64)]) -> Result<(String, Value), HandlerError> {
+    pub(crate) async fn reserve(
+        &self,
+        order: Uuid,
+        quantities: &[(Uuid, i64)],
+    ) -> Result<(String, Value), HandlerError> {
         let data = json!({"order_id": order, "deadline": "2026-11-23T12:00:30Z", "lines": lines(quantities)});
         self.answer(&command("reserve", order, data)).await
     }
@@ -59,7 +63,12 @@ impl World {
         self.answer(&command(name, order, json!({"order_id": order, "reason": "deadline"}))).await
     }
 
-    async fn put_back(&self, note: Uuid, order: Uuid, quantities: &[(Uuid, i64)]) -> Result<(String, Value), HandlerError> {
+    async fn put_back(
+        &self,
+        note: Uuid,
+        order: Uuid,
+        quantities: &[(Uuid, i64)],
+    ) -> Result<(String, Value), HandlerError> {
         let data = json!({"credit_note_id": note, "order_id": order, "lines": lines(quantities)});
         self.answer(&command("return", note, data)).await
     }
@@ -106,8 +115,16 @@ async fn stock_is_reserved_taken_and_returned() {
     is(world.put_back(rest, ORDER, &[(a.id, 1), (a.id, 1)]).await, "returned", json!({"credit_note_id": rest}));
     assert_eq!(stock().await, ((5, 0), (9, 0)));
 
-    let rows = world.reader.query("SELECT change, kind::text, reference, actor FROM stock_entries WHERE item_id = $1 ORDER BY id", &[&a.id]).await.unwrap();
-    let ledger: Vec<(i64, String, Uuid, String)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
+    let rows = world
+        .reader
+        .query(
+            "SELECT change, kind::text, reference, actor FROM stock_entries WHERE item_id = $1 ORDER BY id",
+            &[&a.id],
+        )
+        .await
+        .unwrap();
+    let ledger: Vec<(i64, String, Uuid, String)> =
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
     let entry = |change, kind: &str, reference| (change, kind.to_owned(), reference, "alice".to_owned());
     assert_eq!(ledger, [entry(-3, "taken", ORDER), entry(1, "returned", NOTE), entry(2, "returned", rest)]);
 }
@@ -198,7 +215,8 @@ async fn what_can_never_be_done_fails_for_good_and_writes_nothing() {
     let (rows, stock) = (world.rows().await, world.stock(a.id).await);
 
     let reserve = |lines: Value| command("reserve", ORDER, json!({"order_id": ORDER, "lines": lines}));
-    let line = |quantity: Value| reserve(json!([{"item_id": b.id, "quantity": 1}, {"item_id": a.id, "quantity": quantity}]));
+    let line =
+        |quantity: Value| reserve(json!([{"item_id": b.id, "quantity": 1}, {"item_id": a.id, "quantity": quantity}]));
     let give_back = |order: Uuid, quantities: &[(Uuid, i64)]| {
         command("return", NOTE, json!({"credit_note_id": NOTE, "order_id": order, "lines": lines(quantities)}))
     };
@@ -213,7 +231,10 @@ async fn what_can_never_be_done_fails_for_good_and_writes_nothing() {
         (reserve(json!([{"item_id": "x", "quantity": 1}])), "UUID"),
         (command("reserve", ORDER, json!({})), "missing field"),
         (command("reserve", ORDER, Value::Null), "null"),
-        (command("reserve", NOTE, json!({"order_id": ORDER, "lines": lines(&[(a.id, 1)])})), "stands in the history of stock"),
+        (
+            command("reserve", NOTE, json!({"order_id": ORDER, "lines": lines(&[(a.id, 1)])})),
+            "stands in the history of stock",
+        ),
         (command("destroy", ORDER, json!({"order_id": ORDER})), "no such command: documents.stock.destroy"),
         (command("take", ORDER, json!({"order_id": ORDER})), "Take cannot follow None"),
         (command("release", taken, json!({"order_id": taken})), "Release cannot follow Some(Taken)"),
@@ -264,7 +285,10 @@ async fn concurrent_orders_never_oversell_and_conserve_stock() {
     }
     let states = world.reader.query("SELECT state::text, count(*) FROM reservations GROUP BY 1", &[]).await.unwrap();
     let states: BTreeMap<String, i64> = states.iter().map(|row| (row.get(0), row.get(1))).collect();
-    assert!(states.contains_key("refused") && states.contains_key("held") && promised > 0, "the test tried too little: {states:?}");
+    assert!(
+        states.contains_key("refused") && states.contains_key("held") && promised > 0,
+        "the test tried too little: {states:?}"
+    );
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     assert_eq!(world.reader.query_one(deadlocks, &[]).await.unwrap().get::<_, i64>(0), 0);
 }

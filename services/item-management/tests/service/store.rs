@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use item_management::{
-    domain::{EntryKind, ItemFilter, Line, NewItem, OrderLines, QuoteRequestLine, Refusal, ReservationState, Shelf, Stock},
+    domain::{
+        EntryKind, ItemFilter, Line, NewItem, OrderLines, QuoteRequestLine, Refusal, ReservationState, Shelf, Stock,
+    },
     store::{self, Entry, Reach, Reservation},
 };
 use jiff::Timestamp;
@@ -45,13 +47,14 @@ async fn items_are_written_and_found() {
 
     world.clock.advance(std::time::Duration::from_secs(60));
     let later = world.now();
-    let fields = (from_value(json!("Cup")).unwrap(), None, from_value(json!({"amount": 9, "currency": "JPY"})).unwrap());
+    let fields =
+        (from_value(json!("Cup")).unwrap(), None, from_value(json!({"amount": 9, "currency": "JPY"})).unwrap());
     let updated = in_transaction!(world, |tx| async {
-            let locked = store::lock_item(tx, item.id).await?;
-            assert_eq!(locked.as_ref(), Some(&item));
-            store::update_item(tx, item.id, &fields, later).await
-        })
-        .unwrap();
+        let locked = store::lock_item(tx, item.id).await?;
+        assert_eq!(locked.as_ref(), Some(&item));
+        store::update_item(tx, item.id, &fields, later).await
+    })
+    .unwrap();
     assert_eq!((updated.name, updated.description, updated.price), fields);
     assert_eq!((updated.version, updated.created_at, updated.updated_at), (2, now, later));
 
@@ -71,7 +74,8 @@ async fn items_are_listed_by_filter_and_page() {
         ("TEA", "Größe Ⅱ Tee", "loose leaves", 1200, "CHF", 9),
     ] {
         let price = json!({"amount": amount, "currency": currency});
-        let body = json!({"sku": sku, "name": name, "description": description, "price": price, "stock_on_hand": on_hand});
+        let body =
+            json!({"sku": sku, "name": name, "description": description, "price": price, "stock_on_hand": on_hand});
         world.insert(body).await.unwrap();
     }
     let gone = world.insert(an_item("MUG-GONE", 1)).await.unwrap();
@@ -118,13 +122,13 @@ async fn stock_is_locked_in_order_and_written() {
     let (a, b, gone) = (world.item("A", 5).await, world.item("B", 6).await, world.item("C", 7).await);
     let now = world.now();
     let shelf = in_transaction!(world, |tx| async {
-            store::delete_item(tx, gone.id, now).await?;
-            let ids = [b.id, gone.id, Uuid::nil(), a.id];
-            let all = store::lock_shelf(tx, &ids, Reach::Deleted).await?;
-            assert_eq!(all.len(), 3);
-            store::lock_shelf(tx, &ids, Reach::Existing).await
-        })
-        .unwrap();
+        store::delete_item(tx, gone.id, now).await?;
+        let ids = [b.id, gone.id, Uuid::nil(), a.id];
+        let all = store::lock_shelf(tx, &ids, Reach::Deleted).await?;
+        assert_eq!(all.len(), 3);
+        store::lock_shelf(tx, &ids, Reach::Existing).await
+    })
+    .unwrap();
     assert_eq!(shelf, Shelf::from([(a.id, Stock::new(5, 0).unwrap()), (b.id, Stock::new(6, 0).unwrap())]));
 
     let after = Shelf::from([(a.id, Stock::new(4, 3).unwrap()), (b.id, Stock::new(9, 0).unwrap())]);
@@ -140,7 +144,8 @@ async fn the_schema_refuses_impossible_books() {
     let world = World::new().await;
     let item = world.item("A", 5).await;
     let order = "'00000000-0000-7000-8000-000000000001'";
-    world.reader
+    world
+        .reader
         .batch_execute(&format!(
             "INSERT INTO reservations (order_id, state, created_at, updated_at) VALUES ({order}, 'taken', now(), now());
              INSERT INTO reservation_lines (order_id, item_id, quantity) VALUES ({order}, '{}', 2);",
@@ -178,17 +183,21 @@ async fn the_ledger_is_written_and_read() {
         actor: "carol",
         idempotency_key: Some("k-1"),
     };
-    let taken = Entry { kind: EntryKind::Taken, reason: None, reference: Some(order), actor: "alice", idempotency_key: None };
+    let taken =
+        Entry { kind: EntryKind::Taken, reason: None, reference: Some(order), actor: "alice", idempotency_key: None };
     let (one, two) = in_transaction!(world, |tx| async {
-            let one = store::insert_entries(tx, adjustment, &[(a.id, 5)], now).await?;
-            let two = store::insert_entries(tx, taken, &[(a.id, -1), (b.id, -2)], now).await?;
-            Ok::<_, database::Error>((one, two))
-        })
-        .unwrap();
+        let one = store::insert_entries(tx, adjustment, &[(a.id, 5)], now).await?;
+        let two = store::insert_entries(tx, taken, &[(a.id, -1), (b.id, -2)], now).await?;
+        Ok::<_, database::Error>((one, two))
+    })
+    .unwrap();
     assert_eq!((one.len(), two.len()), (1, 2));
     let one = &one[0];
     assert_eq!((one.item_id, one.change, one.stock_on_hand, one.stock_reserved), (a.id, 5, 5, 0));
-    assert_eq!((one.kind, one.reason.as_deref(), one.actor.as_str(), one.created_at), (EntryKind::Adjustment, Some("counted"), "carol", now));
+    assert_eq!(
+        (one.kind, one.reason.as_deref(), one.actor.as_str(), one.created_at),
+        (EntryKind::Adjustment, Some("counted"), "carol", now)
+    );
 
     let db = world.database.get().await.unwrap();
     assert_eq!(store::find_entry(&*db, a.id, "carol", "k-1").await.unwrap().as_ref(), Some(one));
@@ -200,8 +209,7 @@ async fn the_ledger_is_written_and_read() {
     let rest = store::list_entries(&*db, a.id, Some(one.id), 10).await.unwrap();
     assert_eq!(rest.iter().map(|entry| (entry.change, entry.reference)).collect::<Vec<_>>(), [(-1, Some(order))]);
 
-    let again = in_transaction!(world, |tx| store::insert_entries(tx, adjustment, &[(a.id, 5)], now))
-        .unwrap_err();
+    let again = in_transaction!(world, |tx| store::insert_entries(tx, adjustment, &[(a.id, 5)], now)).unwrap_err();
     assert_eq!(again.constraint(), Some("stock_entries_idempotency"));
 }
 
@@ -225,13 +233,13 @@ async fn reservations_are_written_and_read() {
     let both = lines(&[(a.id, 2), (b.id, 3)]);
     let only_a = lines(&[(a.id, 1)]);
     in_transaction!(world, |tx| async {
-            store::insert_reservation(tx, first, &held, Some(deadline), now).await?;
-            store::insert_lines(tx, first, &both).await?;
-            store::insert_reservation(tx, second, &held, None, now).await?;
-            store::insert_lines(tx, second, &only_a).await?;
-            store::insert_reservation(tx, refused, &refusal, None, now).await
-        })
-        .unwrap();
+        store::insert_reservation(tx, first, &held, Some(deadline), now).await?;
+        store::insert_lines(tx, first, &both).await?;
+        store::insert_reservation(tx, second, &held, None, now).await?;
+        store::insert_lines(tx, second, &only_a).await?;
+        store::insert_reservation(tx, refused, &refusal, None, now).await
+    })
+    .unwrap();
     let twice = in_transaction!(world, |tx| store::insert_reservation(tx, first, &held, None, now));
     assert_eq!(twice.unwrap_err().constraint(), Some("reservations_pkey"));
 
@@ -261,9 +269,7 @@ async fn reservations_are_written_and_read() {
     let note = Uuid::from_u128(9);
     let remember = async || in_transaction!(world, |tx| store::insert_return(tx, note, first, now)).unwrap();
     assert_eq!((remember().await, remember().await), (true, false));
-    let give_back = async |lines: &OrderLines| {
-        in_transaction!(world, |tx| store::add_returned(tx, first, lines))
-    };
+    let give_back = async |lines: &OrderLines| in_transaction!(world, |tx| store::add_returned(tx, first, lines));
     assert_eq!(give_back(&lines(&[(a.id, 1), (b.id, 3)])).await.unwrap(), 2);
     assert_eq!(give_back(&lines(&[(a.id, 1), (Uuid::nil(), 3)])).await.unwrap(), 1);
     assert_eq!(give_back(&only_a).await.unwrap_err().constraint(), Some(store::RETURNED_WITHIN_TAKEN));
@@ -276,13 +282,17 @@ async fn quotes_keep_the_order_of_the_lines_and_leave_out_what_is_not_there() {
     let now = world.now();
     let after: BTreeMap<_, _> = [(a.id, Stock::new(5, 2).unwrap())].into();
     in_transaction!(world, |tx| async {
-            store::delete_item(tx, gone.id, now).await?;
-            store::write_shelf(tx, &after, now).await
-        })
-        .unwrap();
+        store::delete_item(tx, gone.id, now).await?;
+        store::write_shelf(tx, &after, now).await
+    })
+    .unwrap();
     let asked = [(b.id, 9), (gone.id, 1), (a.id, 1), (Uuid::nil(), 1), (b.id, 2)];
-    let asked: Vec<QuoteRequestLine> =
-        asked.iter().map(|(id, quantity)| from_value(json!({"item_id": id, "quantity": quantity})).unwrap_or_else(|_| unreachable!())).collect();
+    let asked: Vec<QuoteRequestLine> = asked
+        .iter()
+        .map(|(id, quantity)| {
+            from_value(json!({"item_id": id, "quantity": quantity})).unwrap_or_else(|_| unreachable!())
+        })
+        .collect();
     let quoted = store::quote(&*world.database.get().await.unwrap(), &asked).await.unwrap();
     let quoted: Vec<_> = quoted.iter().map(|line| (line.item_id, line.quantity.get(), line.stock_available)).collect();
     assert_eq!(quoted, [(b.id, 9, 6), (a.id, 1, 3), (b.id, 2, 6)]);

@@ -115,7 +115,11 @@ impl World {
 
     /// Stock on hand and reserved of an item, deleted or not.
     pub(crate) async fn stock(&self, id: Uuid) -> (i64, i64) {
-        let row = self.reader.query_one("SELECT stock_on_hand, stock_reserved FROM items WHERE id = $1", &[&id]).await.unwrap();
+        let row = self
+            .reader
+            .query_one("SELECT stock_on_hand, stock_reserved FROM items WHERE id = $1", &[&id])
+            .await
+            .unwrap();
         (row.get(0), row.get(1))
     }
 
@@ -178,7 +182,8 @@ impl Call<'_> {
             Who::Documents => issuer.sign_as("eshop-documents", request, &Principal::service(&documents)),
         };
         let answering = self.world.router.clone().oneshot(request);
-        let answer = tokio::time::timeout(Duration::from_secs(30), answering).await.expect("an answer in time").unwrap();
+        let answer =
+            tokio::time::timeout(Duration::from_secs(30), answering).await.expect("an answer in time").unwrap();
         let (parts, body) = answer.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
