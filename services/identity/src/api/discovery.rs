@@ -54,7 +54,7 @@ pub(super) async fn discovery(State(app): State<App>) -> Response {
         authorization_endpoint: at("/authorize"),
         token_endpoint: at("/token"),
         userinfo_endpoint: at("/userinfo"),
-        jwks_uri: at("/jwks"),
+        jwks_uri: at("/.well-known/jwks.json"),
         revocation_endpoint: at("/revoke"),
         end_session_endpoint: at("/logout"),
         scopes_supported: [OPENID, PROFILE, OFFLINE_ACCESS],
@@ -91,7 +91,7 @@ pub(super) struct KeySet {
 /// The keys tokens are signed with.
 #[utoipa::path(
     get,
-    path = "/identity/jwks",
+    path = "/identity/.well-known/jwks.json",
     tag = "metadata",
     responses(
         (status = 200, description = "The keys.", body = KeySet),

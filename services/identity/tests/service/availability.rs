@@ -28,7 +28,7 @@ async fn without_its_database_it_says_try_again_and_afterwards_it_works_without_
     let token = world.refresh(refresh).await;
     assert_eq!(token.oauth_error(), (503, "temporarily_unavailable".to_owned()));
     assert_eq!(token.header("retry-after"), "1");
-    for path in ["/identity/jwks", "/identity/.well-known/openid-configuration"] {
+    for path in ["/identity/.well-known/jwks.json", "/identity/.well-known/openid-configuration"] {
         assert_eq!(world.get(path).await.status, StatusCode::OK, "{path} needs no database");
     }
 

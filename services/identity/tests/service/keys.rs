@@ -11,7 +11,7 @@ use crate::world::{World, instance, send, token_header};
 const DAY: u64 = 24 * 60 * 60;
 
 async fn published(router: &axum::Router) -> Vec<String> {
-    let request = http::Request::get("/identity/jwks").body(axum::body::Body::empty()).unwrap();
+    let request = http::Request::get("/identity/.well-known/jwks.json").body(axum::body::Body::empty()).unwrap();
     let answer = send(router, request).await;
     assert_eq!(answer.header("cache-control"), "public, max-age=300");
     let keys = answer.json()["keys"].as_array().unwrap().clone();
@@ -73,7 +73,7 @@ async fn without_keys_it_says_try_again() {
     let world = World::start().await;
     let fresh = api::router(instance(&world.database, &world.clock, &world.passwords, 1));
     let request = |path: &str| http::Request::get(path).body(axum::body::Body::empty()).unwrap();
-    let answer = send(&fresh, request("/identity/jwks")).await;
+    let answer = send(&fresh, request("/identity/.well-known/jwks.json")).await;
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
     assert_eq!(send(&fresh, request("/identity/.well-known/openid-configuration")).await.status.as_u16(), 200);
 }

@@ -185,7 +185,7 @@ struct Published(Router);
 impl JwksSource for Published {
     fn fetch(&self) -> std::pin::Pin<Box<dyn Future<Output = Result<Bytes, FetchError>> + Send + '_>> {
         Box::pin(async {
-            let request = Request::get("/identity/jwks").body(Body::empty()).unwrap();
+            let request = Request::get("/identity/.well-known/jwks.json").body(Body::empty()).unwrap();
             Ok(send(&self.0, request).await.body.into())
         })
     }
