@@ -128,6 +128,10 @@ impl Bootstrap {
     /// # Errors
     /// Names the first place that is wrong.
     pub fn parse(json: &[u8]) -> Result<Self, BootstrapError> {
+        // serde reads an array as a struct, too.
+        if !json.trim_ascii_start().starts_with(b"{") {
+            return Err(invalid(".".to_owned(), "must be a JSON object"));
+        }
         let mut json = serde_json::Deserializer::from_slice(json);
         let bootstrap: Self = serde_path_to_error::deserialize(&mut json)
             .map_err(|error| invalid(error.path().to_string(), error.inner().to_string()))?;
@@ -306,8 +310,9 @@ mod tests {
         let client = |fields: &str| format!(r#"{{"clients":[{{"id":"c",{fields}}}]}}"#);
         let public = r#""public":true,"grants":["authorization_code"],"redirect_uris":"#;
         for (document, place, mend) in [
-            ("", ".", "EOF"),
-            ("[]", ".", "invalid type"),
+            ("", ".", "object"),
+            ("[]", ".", "object"),
+            ("{", ".", "EOF"),
             (r#"{"user":[]}"#, ".", "unknown field"),
             (&user(r#","role":[]"#), "users[0]", "unknown field"),
             (&user(r#","roles":[7]"#), "users[0].roles[0]", "string"),

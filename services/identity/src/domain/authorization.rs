@@ -290,7 +290,7 @@ mod tests {
         #[test]
         fn any_value_of_any_parameter_is_read_or_refused(
             name in prop::sample::select(vec!["response_type", "scope", "state", "nonce", "code_challenge", "code_challenge_method", "prompt", "max_age", "x"]),
-            value in "\\PC{0,60}",
+            value in "[^\\u{0}\\u{fffd}\\p{C}]{0,60}",
         ) {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
             for (key, old) in url::form_urlencoded::parse(GOOD.as_bytes()).filter(|(key, _)| key != name) {
