@@ -89,7 +89,7 @@ where
             Ok(AsyncMessage::Notice(notice)) => tracing::debug!(%notice, "PostgreSQL"),
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(%error, "lost a database connection");
+                tracing::warn!(error = %Error::from(error), "lost a database connection");
                 return;
             }
         }

@@ -1,6 +1,6 @@
 //! Database errors by what a caller can do about them.
 
-use std::{error::Error as StdError, time::Duration};
+use std::{error::Error as StdError, fmt, time::Duration};
 
 use berth_http::problem::{self, Problem};
 use deadpool::managed::PoolError;
@@ -11,10 +11,10 @@ use tokio_postgres::error::SqlState;
 pub enum Error {
     /// The server cannot be reached, is starting or stopping, is out of a resource, or took too long. Later it may work.
     /// After a failed commit the transaction may still have been committed.
-    #[error("the database is unavailable: {0}")]
+    #[error("the database is unavailable: {}", Chain(&**.0))]
     Unavailable(#[source] Box<dyn StdError + Send + Sync>),
     /// A unique, foreign key, check or exclusion constraint refused the write.
-    #[error("constraint {constraint} refused the write")]
+    #[error("constraint {constraint} refused the write: {}", Chain(.source))]
     Conflict {
         /// Name of the constraint.
         constraint: String,
@@ -23,10 +23,10 @@ pub enum Error {
         source: tokio_postgres::Error,
     },
     /// PostgreSQL rolled the transaction back because of a concurrent one; the same transaction may succeed when tried again.
-    #[error("a concurrent transaction got in the way: {0}")]
+    #[error("a concurrent transaction got in the way: {}", Chain(.0))]
     Serialization(#[source] tokio_postgres::Error),
     /// Anything else: a mistake in a statement or in the schema.
-    #[error("database error: {0}")]
+    #[error("database error: {}", Chain(.0))]
     Other(#[source] tokio_postgres::Error),
 }
 
@@ -91,6 +91,21 @@ impl From<Error> for Problem {
             }
             Error::Other(_) => Problem::internal(error),
         }
+    }
+}
+
+/// An error with all its causes in one line: the driver's own text is as short as "db error".
+struct Chain<'a>(&'a (dyn StdError + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 

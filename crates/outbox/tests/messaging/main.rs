@@ -3,6 +3,7 @@
 
 mod consumer;
 mod dead_letters;
+mod metrics;
 mod outbox;
 mod partitions;
 mod relay;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use async_nats::{HeaderMap, jetstream};
 use database::{Database, ScopedFutureExt as _, Statements as _, Transaction};
 use outbox::{Consumer, ConsumerOptions, Event, Events, Handler, HandlerError, NewEvent, Outbox, Relay, RelayOptions};
-use runtime::trace::TraceContext;
+use runtime::{telemetry::Metrics, trace::TraceContext};
 use serde_json::{Value, json};
 use testkit::{Nats, Postgres, eventually};
 use tokio::task::JoinHandle;
@@ -29,6 +29,7 @@ pub struct Running {
     stop: CancellationToken,
     task: JoinHandle<()>,
     pub outbox: Outbox,
+    pub metrics: Metrics,
 }
 
 impl Running {
@@ -36,6 +37,11 @@ impl Running {
     pub async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
+    }
+
+    /// Waits until its metrics have this line.
+    pub async fn tells(&self, line: &str) {
+        eventually(line, async || self.metrics.encode().lines().any(|told| told == line).then_some(())).await;
     }
 
     /// Ends it in the middle of whatever it does.
@@ -80,11 +86,12 @@ impl World {
         options.poll = Duration::from_millis(50);
         options.check = Duration::from_millis(200);
         adjust(&mut options);
-        let outbox = Outbox::default();
+        let metrics = Metrics::new();
+        let outbox = Outbox::new(&metrics);
         let relay = Relay::new(self.documents.clone(), self.events(STREAM).await, outbox.clone(), options);
         let stop = CancellationToken::new();
         let until = stop.clone();
-        Running { stop, outbox, task: tokio::spawn(async move { relay.run(until).await }) }
+        Running { stop, outbox, metrics, task: tokio::spawn(async move { relay.run(until).await }) }
     }
 
     pub async fn consumer(
@@ -106,7 +113,8 @@ impl World {
             ..ConsumerOptions::default()
         };
         adjust(&mut options);
-        let outbox = Outbox::default();
+        let metrics = Metrics::new();
+        let outbox = Outbox::new(&metrics);
         let handler = Recorder(behaviour);
         let consumer = Consumer::with_options(
             self.items.clone(),
@@ -118,7 +126,7 @@ impl World {
             options,
         );
         let stop = CancellationToken::new();
-        Running { task: tokio::spawn(consumer.run(stop.clone())), stop, outbox }
+        Running { task: tokio::spawn(consumer.run(stop.clone())), stop, outbox, metrics }
     }
 
     /// Puts events of one aggregate into the outbox, each in a transaction of its own.
