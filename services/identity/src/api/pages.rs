@@ -141,17 +141,18 @@ fn page(status: StatusCode, title: &str, redirect_uri: Option<&str>, body: &Mark
     (status, headers, markup.into_string()).into_response()
 }
 
+/// Nothing but the style sheet, and forms that lead nowhere else.
+const STRICT: &str =
+    "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
+
 fn policy(redirect_uri: Option<&str>) -> HeaderValue {
-    let strict = "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
     let target = redirect_uri.and_then(|uri| Url::parse(uri).ok()).map(|uri| match uri.origin() {
         origin if origin.is_tuple() => origin.ascii_serialization(),
         _ => format!("{}:", uri.scheme()),
     });
-    target.and_then(|target| HeaderValue::try_from(format!("{strict} {target}")).ok()).unwrap_or(
-        HeaderValue::from_static(
-            "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
-        ),
-    )
+    target
+        .and_then(|target| HeaderValue::try_from(format!("{STRICT} {target}")).ok())
+        .unwrap_or(HeaderValue::from_static(STRICT))
 }
 
 /// How the pages look.
