@@ -30,8 +30,19 @@ use crate::{
 const QUEUE: usize = 8 * 1024;
 /// Bytes that are written at once.
 const BATCH: usize = 64 * 1024;
+/// How long the writing thread lets lines gather after the first: under load it then wakes up hundreds of times a second,
+/// and not for each line.
+const LINGER: Duration = Duration::from_millis(2);
+/// How long the end of the process waits for the last lines to be written.
+const FLUSH: Duration = Duration::from_secs(1);
 /// What is kept of a text that a client chooses.
 const MAX_TEXT: usize = 512;
+
+enum Message {
+    Line(Vec<u8>),
+    /// To be answered when everything before it is written.
+    Flush(SyncSender<()>),
+}
 
 /// Where lines go.
 #[derive(Clone, Debug)]
@@ -41,7 +52,7 @@ pub struct AccessLog(Arc<Inner>);
 struct Inner {
     service: String,
     instance: String,
-    lines: Option<SyncSender<Vec<u8>>>,
+    lines: Option<SyncSender<Message>>,
     dropped: Counter,
 }
 
@@ -62,9 +73,18 @@ impl AccessLog {
         Self::new(service, instance, metrics, None)
     }
 
-    fn new(service: &str, instance: &str, metrics: &GatewayMetrics, lines: Option<SyncSender<Vec<u8>>>) -> Self {
+    fn new(service: &str, instance: &str, metrics: &GatewayMetrics, lines: Option<SyncSender<Message>>) -> Self {
         let dropped = metrics.dropped_lines.clone();
         Self(Arc::new(Inner { service: service.to_owned(), instance: instance.to_owned(), lines, dropped }))
+    }
+
+    /// Waits, blocking the thread, until what was noted so far is written: the last thing a process does.
+    pub fn flush(&self) {
+        let Some(lines) = &self.0.lines else { return };
+        let (done, written) = sync_channel(1);
+        if lines.try_send(Message::Flush(done)).is_ok() {
+            let _ = written.recv_timeout(FLUSH);
+        }
     }
 
     fn put(&self, line: &Line<'_>) {
@@ -72,7 +92,7 @@ impl AccessLog {
         let mut bytes = Vec::with_capacity(512);
         if serde_json::to_writer(&mut bytes, line).is_ok() {
             bytes.push(b'\n');
-            if lines.try_send(bytes).is_err() {
+            if lines.try_send(Message::Line(bytes)).is_err() {
                 self.0.dropped.inc();
             }
         }
@@ -80,19 +100,29 @@ impl AccessLog {
 }
 
 /// Ends when the last sender is gone.
-fn write(queue: &Receiver<Vec<u8>>) {
+fn write(queue: &Receiver<Message>) {
     let mut batch = Vec::with_capacity(BATCH);
-    while let Ok(line) = queue.recv() {
-        batch.extend_from_slice(&line);
-        while batch.len() < BATCH
-            && let Ok(line) = queue.try_recv()
-        {
-            batch.extend_from_slice(&line);
+    while let Ok(first) = queue.recv() {
+        if matches!(first, Message::Line(_)) {
+            std::thread::sleep(LINGER);
+        }
+        let mut flushed = None;
+        for message in std::iter::once(first).chain(queue.try_iter()) {
+            match message {
+                Message::Line(line) => batch.extend_from_slice(&line),
+                Message::Flush(done) => flushed = Some(done),
+            }
+            if batch.len() >= BATCH || flushed.is_some() {
+                break;
+            }
         }
         let mut stdout = io::stdout().lock();
         // A closed stdout is nobody's business.
         let _ = stdout.write_all(&batch).and_then(|()| stdout.flush());
         batch.clear();
+        if let Some(done) = flushed {
+            let _ = done.try_send(());
+        }
     }
 }
 
@@ -305,7 +335,8 @@ mod tests {
         let mut entry = Entry::begin(&log, &metrics.of_route(""), &request, client, answering, TraceContext::new());
         note(&mut entry);
         drop(entry);
-        let line = String::from_utf8(queue.recv().unwrap()).unwrap();
+        let Message::Line(line) = queue.recv().unwrap() else { panic!("no line") };
+        let line = String::from_utf8(line).unwrap();
         assert!(line.ends_with("}\n") && line.matches('\n').count() == 1, "{line}");
         serde_json::from_str(&line).unwrap()
     }

@@ -54,7 +54,7 @@ async fn main() -> anyhow::Result<()> {
         upstream_metrics: UpstreamMetrics::register(&metrics),
     };
     let log = AccessLog::stdout(&settings.service, &settings.instance, &means.metrics)?;
-    let gateway = Gateway::start(read_plan(&plan_path)?, means.clone(), log)?;
+    let gateway = Gateway::start(read_plan(&plan_path)?, means.clone(), log.clone())?;
 
     let listener =
         Listener::new(sockets::listener("https", public)?, certificate.server_config(&ALPN)?, gateway.clone());
@@ -76,6 +76,7 @@ async fn main() -> anyhow::Result<()> {
         lifecycle.ready();
         lifecycle.drained(GRACE).await;
     });
+    log.flush();
     Ok(())
 }
 
