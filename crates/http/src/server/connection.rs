@@ -253,12 +253,13 @@ impl Activity {
         Answering(Arc::clone(&self.0))
     }
 
-    /// Ends when there was no request for `timeout`.
+    /// Ends when there was no request for `timeout`, counted from now at the earliest: whoever asks because something has
+    /// just been said to the peer gives it that time to answer.
     pub fn idle_for(&self, timeout: Duration) -> impl Future<Output = ()> + use<> {
-        let active = Arc::clone(&self.0);
+        let (active, now) = (Arc::clone(&self.0), Instant::now());
         async move {
             loop {
-                let ended = active.start + Duration::from_nanos(active.ended.load(SeqCst));
+                let ended = now.max(active.start + Duration::from_nanos(active.ended.load(SeqCst)));
                 // While there are requests, none of them can have ended long enough ago before this time has passed.
                 let busy = active.requests.load(SeqCst) > 0;
                 let due = if busy { Instant::now() + timeout } else { ended + timeout };
@@ -310,6 +311,16 @@ mod tests {
         drop(second);
         idle.await.unwrap();
         assert_eq!(start.elapsed().as_secs(), 130);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_has_long_been_idle_is_given_the_whole_time_from_now() {
+        let activity = Activity::new();
+        drop(activity.begin());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let start = Instant::now();
+        activity.idle_for(Duration::from_secs(10)).await;
+        assert_eq!(start.elapsed().as_secs(), 10);
     }
 
     #[tokio::test(start_paused = true)]
