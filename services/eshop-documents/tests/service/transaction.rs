@@ -1,6 +1,8 @@
 //! The order transaction over a real event server: this service on one side, on the other an item management that is
 //! small but keeps its word.
 
+use std::time::Duration;
+
 use database::{Database, Statements as _, Transaction};
 use eshop_documents::{messages, sweeper};
 use futures_util::future::join_all;
@@ -164,6 +166,19 @@ async fn orders_and_stock_agree_in_the_end() {
         }
     }
     assert_eq!(shop.dead_letters().await, 0);
+}
+
+/// Where nothing happens the connections to the event server wait in another way than between messages.
+#[tokio::test]
+async fn after_a_quiet_while_orders_are_answered_as_ever() {
+    let shop = Shop::open().await;
+    shop.keep_stock().await;
+    let item = shop.service.items.item(euros(100));
+    for key in ["first", "second"] {
+        let order = shop.service.order(key, Some("wait=15"), item, 1).await.expect(201).id();
+        shop.settles(order, "taken", "taken").await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
 }
 
 #[tokio::test]
