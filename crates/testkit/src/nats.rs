@@ -8,7 +8,7 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{eventually, process::Process, random_loopback};
 
-/// A NATS server with JetStream in a folder of its own, without TLS and users.
+/// A NATS server with JetStream in a folder of its own.
 #[derive(Debug)]
 pub struct Nats {
     address: SocketAddr,
@@ -17,11 +17,27 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Starts one and waits until it answers.
+    /// Starts one that admits everybody to everything, and waits until it answers.
     ///
     /// # Panics
     /// There is no nats-server on this machine, or it does not start.
     pub async fn start() -> Self {
+        Self::start_for(Vec::new()).await
+    }
+
+    /// Starts one for these users alone, and waits until it answers.
+    ///
+    /// # Panics
+    /// There is no nats-server on this machine, or it does not start.
+    pub async fn start_for(users: Vec<servers::nats::User>) -> Self {
+        Self::start_with(users, None).await
+    }
+
+    /// Starts one for these users alone, over mutual TLS where there are certificates, and waits until it answers.
+    ///
+    /// # Panics
+    /// There is no nats-server on this machine, or it does not start.
+    pub async fn start_with(users: Vec<servers::nats::User>, tls: Option<servers::TlsFiles>) -> Self {
         let folder = tempfile::Builder::new().prefix("berth-nats-").tempdir().expect("cannot make a temporary folder");
         loop {
             let address = SocketAddr::from((random_loopback(), 4222));
@@ -31,8 +47,8 @@ impl Nats {
                 name: "nats".into(),
                 host: address.ip(),
                 port: address.port(),
-                tls: None,
-                users: Vec::new(),
+                tls: tls.clone(),
+                users: users.clone(),
                 max_store: 1 << 30,
             };
             server.prepare().expect("cannot prepare NATS");
@@ -43,6 +59,11 @@ impl Nats {
                 return Self { address, process, folder };
             }
         }
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// `nats://HOST:PORT`.

@@ -7,4 +7,5 @@ mod metrics;
 mod outbox;
 mod partitions;
 mod relay;
+mod secured;
 mod world;
