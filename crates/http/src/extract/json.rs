@@ -9,7 +9,10 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::{Value, error::Category};
 use serde_path_to_error::Segment;
 
@@ -84,7 +87,12 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(Objects(&mut deserializer)).map_err(|error| {
         let pointer = pointer(error.path());
-        problem(&error.into_inner(), pointer)
+        let error = error.into_inner();
+        // A field can only be wrong in what is JSON to its end.
+        match serde_json::from_slice::<IgnoredAny>(bytes) {
+            Err(broken) if error.is_data() => problem(&broken, String::new()),
+            _ => problem(&error, pointer),
+        }
     })?;
     deserializer.end().map_err(|error| problem(&error, String::new()))?;
     match pointer_to_nul(bytes) {
@@ -236,6 +244,9 @@ mod tests {
             (r#"{"customer":"\ud800","lines":[]}"#, 1, 20),
             (r#"{"customer":"a","lines":[{"quantity":1e999}]}"#, 1, 42),
             (deep.as_str(), 1, 161),
+            // Where it breaks off says more than what is wrong before.
+            (r#"{"customer":1,"#, 1, 14),
+            (&"[".repeat(100_000), 1, 100_000),
         ] {
             let problem = decode::<Order>(body.as_bytes()).unwrap_err().document();
             assert_eq!(problem["type"], "urn:berth:problem:malformed-request", "{body}: {problem}");

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use berth_http::{
-    etag::{Etag, IfMatch},
+    etag::{Etag, IfMatch, IfNoneMatch},
     extract::{Json, Path, Query},
     page::{Cursor, Limit, Page},
     problem::{self, Problem, ProblemType},
@@ -138,18 +138,28 @@ async fn create(tx: &Transaction<'_>, new: &NewItem, actor: &str, now: Timestamp
 }
 
 /// View an item
-#[utoipa::path(get, path = "/items/{id}", tag = "items", params(("id" = Uuid, Path)), responses(
+#[utoipa::path(get, path = "/items/{id}", tag = "items", params(
+    ("id" = Uuid, Path),
+    ("if-none-match" = Option<String>, Header, description = "The entity tag of the item as the caller holds it."),
+), responses(
     (status = 200, description = "The item.", body = Item, headers(("etag" = String))),
+    (status = 304, description = "The caller holds it as it is.", headers(("etag" = String))),
     (status = 404, description = "There is no such item.", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn view_item(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<Uuid>,
+    held: IfNoneMatch,
 ) -> Result<Response, Failure> {
     app.authorize_view(&caller, "view-item", id)?;
     let item = store::find_item(&*app.database.get().await?, id).await?.ok_or_else(no_such_item)?;
-    Ok(tagged(StatusCode::OK, item))
+    let etag = Etag::from_version(item.version);
+    Ok(if held.holds(&etag) {
+        (StatusCode::NOT_MODIFIED, etag, ()).into_response()
+    } else {
+        tagged(StatusCode::OK, item)
+    })
 }
 
 /// Change an item

@@ -24,6 +24,8 @@ async fn an_item_from_its_creation_to_its_deletion() {
     );
     let viewed = world.get(CUSTOMER, &path).send().await.expect(200);
     assert_eq!((viewed.etag(), &viewed.body), (created.etag(), &created.body));
+    let held = world.get(CUSTOMER, &path).header("if-none-match", &viewed.etag()).send().await;
+    assert_eq!((held.status.as_u16(), held.etag(), &held.body), (304, viewed.etag(), &Value::Null));
     let twin = world.post(CLERK, "/items", &an_item("MUG", 7)).send().await;
     twin.problem(409, "sku-taken").names("pointer", "/sku");
 
@@ -34,6 +36,8 @@ async fn an_item_from_its_creation_to_its_deletion() {
     assert_eq!(updated.body["price"], json!({"amount": 450, "currency": "EUR"}));
     assert_eq!((&updated.body["description"], &updated.body["version"]), (&json!("Holds tea."), &json!(2)));
     assert_ne!(updated.etag(), created.etag());
+
+    world.get(CUSTOMER, &path).header("if-none-match", &created.etag()).send().await.expect(200);
 
     // The tag of before is stale now; what changes nothing leaves the tag alone.
     let stale = world.call(CLERK, Method::PATCH, &path).if_match(&created.etag()).json(&patch).send().await;
