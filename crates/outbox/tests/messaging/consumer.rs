@@ -11,7 +11,7 @@ use testkit::eventually;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::world::{CONSUMER, World, assert_each_once_in_order, emit, event, new_event};
+use crate::world::{CONSUMER, STREAM, World, assert_each_once_in_order, emit, event, new_event};
 
 fn fine(_: &Event) -> Result<(), HandlerError> {
     Ok(())
@@ -365,6 +365,25 @@ async fn an_event_server_killed_or_emptied_does_not_double_an_effect() {
     world.consumed().await;
     assert_eq!(world.effects().await.len(), 60);
     assert!(letters(&world).await.is_empty());
+    relay.stop().await;
+    consumer.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_deleted_under_everybody_comes_back_and_does_not_double_an_effect() {
+    let world = World::new().await;
+    let relay = world.relay().await;
+    let consumer = world.consumer(fine).await;
+    let order = Uuid::now_v7();
+    world.emit(order, 10).await;
+    world.effects_of(10).await;
+    world.jetstream().await.delete_stream(STREAM).await.unwrap();
+    world.emit(order, 10).await;
+    assert_each_once_in_order(world.effects_of(20).await, 20);
+    world.settled().await;
+    world.consumed().await;
+    assert_each_once_in_order(world.stream().await.iter().map(|stored| (order, stored.event.version)), 20);
+    assert_eq!(world.effects().await.len(), 20);
     relay.stop().await;
     consumer.stop().await;
 }
