@@ -115,6 +115,21 @@ impl Mesh {
         pid
     }
 
+    /// Sends a signal to the unit's process and to all that descend from it: PostgreSQL answers in children.
+    pub fn signal_all(&self, name: &str, signal: Signal) {
+        let mut family = vec![self.unit(name).pid.unwrap_or_else(|| panic!("{name} does not run"))];
+        let mut next = 0;
+        while let Some(pid) = family.get(next) {
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            family.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+            next += 1;
+        }
+        for pid in family {
+            // A child may have ended by itself meanwhile.
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+
     /// Waits until the unit serves again with another process than `old`.
     pub async fn healed(&self, name: &str, old: i32) {
         eventually_within(HEALS_WITHIN, &format!("{name} to be ready again"), async || {

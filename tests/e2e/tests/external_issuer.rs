@@ -37,6 +37,7 @@ async fn tokens_of_an_external_issuer_open_the_gateway() {
         let mut auth = toml::Value::Table(auth);
         auth.as_table_mut().unwrap().insert("issuer".into(), issuer.url.clone().into());
         declaration.insert("auth".into(), auth);
+        without_identity(declaration);
     });
     mesh.expect(&["secrets", "init"]);
     std::fs::write(mesh.folder().join(".berth/credentials/gateway/issuer-ca.pem"), &issuer.authority).unwrap();
@@ -48,6 +49,17 @@ async fn tokens_of_an_external_issuer_open_the_gateway() {
     clerk.get(&format!("/items/{id}")).await.expect(200);
     issuer.login(&mesh, "nobody").await.get("/items").await.expect(403);
     mesh.anonymous().get("/items").await.expect(401);
+}
+
+/// Where somebody else says who is who, the mesh needs neither the service nor its database.
+fn without_identity(declaration: &mut toml::Table) {
+    for (section, name) in [("services", "identity"), ("databases", "identity-db")] {
+        declaration.get_mut(section).unwrap().as_table_mut().unwrap().remove(name).unwrap();
+    }
+    for (_, node) in declaration.get_mut("nodes").unwrap().as_table_mut().unwrap() {
+        let runs = node.get_mut("runs").unwrap().as_array_mut().unwrap();
+        runs.retain(|name| !name.as_str().unwrap().starts_with("identity"));
+    }
 }
 
 impl Issuer {

@@ -70,13 +70,13 @@ async fn a_service_without_its_database_says_so_and_recovers_without_a_restart()
     let shop = Shop::open(&mesh);
     let item = shop.item(5).await;
     let before = (mesh.unit("item-management-1"), mesh.unit("item-management-2"));
-    mesh.signal("item-management-db", Signal::SIGSTOP);
+    mesh.signal_all("item-management-db", Signal::SIGSTOP);
     let away = testkit::eventually("503 while the database stands still", async || {
         let answer = shop.carol.get(&format!("/items/{item}")).await;
         (answer.status == StatusCode::SERVICE_UNAVAILABLE).then_some(answer)
     })
     .await;
-    mesh.signal("item-management-db", Signal::SIGCONT);
+    mesh.signal_all("item-management-db", Signal::SIGCONT);
     assert!(!away.header("retry-after").is_empty(), "{:?}", away.headers);
     assert_eq!(away.header("content-type"), "application/problem+json");
     testkit::eventually("the item to be readable again", async || {
