@@ -188,8 +188,18 @@ impl World {
         self.token(&json!({}))
     }
 
-    /// Starts a gateway and waits until the services that are up are known.
+    /// Starts a gateway.
     pub(crate) async fn start(&self) -> Running {
+        self.start_with(AccessLog::nowhere).await
+    }
+
+    /// Starts a gateway that writes its access log.
+    #[allow(dead_code, reason = "only the example that measures it does")]
+    pub(crate) async fn start_logging(&self) -> Running {
+        self.start_with(|service, instance, metrics| AccessLog::stdout(service, instance, metrics).unwrap()).await
+    }
+
+    async fn start_with(&self, log: impl FnOnce(&str, &str, &GatewayMetrics) -> AccessLog) -> Running {
         let credentials = self.mesh.credentials("gateway");
         let identity = self.mesh.identity("gateway");
         let metrics = Metrics::new();
@@ -201,7 +211,7 @@ impl World {
             upstream_metrics: UpstreamMetrics::register(&metrics),
             credentials,
         };
-        let log = AccessLog::nowhere("gateway", "gateway-1", &means.metrics);
+        let log = log("gateway", "gateway-1", &means.metrics);
         let gateway = Gateway::start(self.plan.clone(), means.clone(), log).unwrap();
         let certificate = PublicCertificate::load(&means.credentials).unwrap();
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
