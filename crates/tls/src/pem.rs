@@ -21,9 +21,14 @@ pub(crate) fn certified_key(
     (key_file, key): (&'static str, &[u8]),
 ) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = certificates(certificate_file, certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(key)
-        .map_err(|reason| TlsError::Pem { file: key_file, expected: "private key", reason })?;
-    CertifiedKey::from_der(chain, key, provider)
-        .map(Arc::new)
-        .map_err(|reason| TlsError::KeyMismatch { certificate_file, key_file, reason })
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|reason| TlsError::Pem {
+        file: key_file,
+        expected: "private key",
+        reason,
+    })?;
+    CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(|reason| TlsError::KeyMismatch {
+        certificate_file,
+        key_file,
+        reason,
+    })
 }

@@ -4,9 +4,7 @@
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use runtime::credentials::Credentials;
-use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection, version,
-};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection, version};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tempfile::TempDir;
 use tls::{
