@@ -4,13 +4,13 @@
 //! wait; whoever comes after that is told to come back, instead of everybody waiting without end.
 
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::PasswordVerifier;
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
@@ -34,6 +34,7 @@ pub enum PasswordError {
 
 /// Hashes and compares passwords.
 pub struct Passwords {
+    memory: Arc<Memory>,
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     /// Compared with when there is no such user, so that this takes the same time.
@@ -53,10 +54,12 @@ impl Passwords {
     /// When no hash can be computed at all.
     pub fn new() -> Result<Self, PasswordError> {
         let workers = available_parallelism().map_or(1, NonZero::get).min(4);
+        let memory = Memory::default();
         Ok(Self {
+            nobody: memory.hash("no user has this password")?.into(),
+            memory: Arc::new(memory),
             running: Arc::new(Semaphore::new(workers)),
             waiting: Arc::new(Semaphore::new(workers * WAITING_PER_WORKER)),
-            nobody: hash("no user has this password")?.into(),
         })
     }
 
@@ -82,10 +85,8 @@ impl Passwords {
         let known = stored.is_some();
         let stored: Arc<str> = stored.map_or_else(|| self.nobody.clone(), Into::into);
         let password = Zeroizing::new(password.to_owned());
-        let matches = work(turn, move || {
-            let stored = PasswordHash::new(&stored).map_err(|error| PasswordError::Failed(error.to_string()))?;
-            Ok(argon2()?.verify_password(password.as_bytes(), &stored).is_ok())
-        });
+        let memory = self.memory.clone();
+        let matches = work(turn, move || memory.verify(&password, &stored));
         Ok(matches.await? && known)
     }
 
@@ -95,7 +96,8 @@ impl Passwords {
     /// When too many are computed at the moment.
     pub async fn hash(&self, password: &str) -> Result<String, PasswordError> {
         let password = Zeroizing::new(password.to_owned());
-        work(self.turn().await?, move || hash(&password)).await
+        let memory = self.memory.clone();
+        work(self.turn().await?, move || memory.hash(&password)).await
     }
 }
 
@@ -112,20 +114,63 @@ async fn work<T: Send + 'static>(
     task.await.map_err(|error| PasswordError::Failed(error.to_string()))?
 }
 
+/// The memory of each worker, kept from one computation to the next: so the process takes what the workers need and no
+/// more, which an allocator does not promise for blocks of this size, and the kernel need not clear it again each time.
+#[derive(Default)]
+struct Memory(Mutex<Vec<Vec<Block>>>);
+
+impl Memory {
+    fn hash(&self, password: &str) -> Result<String, PasswordError> {
+        let (argon2, salt) = (argon2()?, Salt::generate());
+        let hash = PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(argon2.params()).map_err(failed)?,
+            salt: Some(salt),
+            hash: Some(self.compute(&argon2, password, &salt)?),
+        };
+        Ok(hash.to_string())
+    }
+
+    fn verify(&self, password: &str, stored: &str) -> Result<bool, PasswordError> {
+        let (argon2, stored) = (argon2()?, PasswordHash::new(stored).map_err(failed)?);
+        let current = stored.algorithm == Algorithm::Argon2id.ident()
+            && stored.version == Some(Version::V0x13.into())
+            && stored.params == ParamsString::try_from(argon2.params()).map_err(failed)?;
+        match (&stored.salt, stored.hash) {
+            // Outputs compare in constant time.
+            (Some(salt), Some(hash)) if current => Ok(self.compute(&argon2, password, salt)? == hash),
+            // Made with other parameters, before these.
+            _ => Ok(argon2.verify_password(password.as_bytes(), &stored).is_ok()),
+        }
+    }
+
+    fn compute(&self, argon2: &Argon2<'_>, password: &str, salt: &[u8]) -> Result<Output, PasswordError> {
+        let kept = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = kept().pop();
+        let mut blocks = taken.unwrap_or_else(|| vec![Block::new(); argon2.params().block_count()]);
+        let mut out = [0; Params::DEFAULT_OUTPUT_LEN];
+        let outcome = argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut out, &mut blocks);
+        kept().push(blocks);
+        outcome.map_err(failed)?;
+        Output::new(&out).map_err(failed)
+    }
+}
+
 /// OWASP Password Storage Cheat Sheet: argon2id, 19 MiB, two passes, one lane.
 fn argon2() -> Result<Argon2<'static>, PasswordError> {
-    let parameters = Params::new(19 * 1024, 2, 1, None).map_err(|error| PasswordError::Failed(error.to_string()))?;
+    let parameters = Params::new(19 * 1024, 2, 1, None).map_err(failed)?;
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters))
 }
 
-fn hash(password: &str) -> Result<String, PasswordError> {
-    let hash =
-        argon2()?.hash_password(password.as_bytes()).map_err(|error| PasswordError::Failed(error.to_string()))?;
-    Ok(hash.to_string())
+fn failed(error: impl std::fmt::Display) -> PasswordError {
+    PasswordError::Failed(error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use argon2::password_hash::PasswordHasher;
+
     use super::*;
 
     #[tokio::test]
@@ -145,6 +190,36 @@ mod tests {
         }
         let turn = passwords.turn().await.unwrap();
         assert!(passwords.verify(turn, "x", Some("not a hash")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_hash_is_what_everybody_elses_argon2_makes_of_it_and_of_other_parameters_too() {
+        let passwords = Passwords::new().unwrap();
+        let ours = passwords.hash("correct horse").await.unwrap();
+        let parsed = PasswordHash::new(&ours).unwrap();
+        assert!(Argon2::default().verify_password(b"correct horse", &parsed).is_ok());
+        let weaker = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 1, 1, None).unwrap());
+        let theirs = weaker.hash_password(b"correct horse").unwrap().to_string();
+        for (password, expected) in [("correct horse", true), ("wrong", false)] {
+            let turn = passwords.turn().await.unwrap();
+            assert_eq!(passwords.verify(turn, password, Some(&theirs)).await.unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_is_kept_for_the_workers_and_no_more() {
+        let passwords = Arc::new(Passwords::new().unwrap());
+        let hashes: Vec<_> = (0..12)
+            .map(|_| {
+                let passwords = passwords.clone();
+                tokio::spawn(async move { passwords.hash("correct horse").await.map(drop) })
+            })
+            .collect();
+        for hash in hashes {
+            hash.await.unwrap().unwrap();
+        }
+        let workers = passwords.running.available_permits();
+        assert!((1..=workers).contains(&passwords.memory.0.lock().unwrap().len()));
     }
 
     #[tokio::test(start_paused = true)]
