@@ -38,9 +38,8 @@ const REQUESTS: usize = 50_000;
 
 fn main() {
     let (service, load) = (runtime(), runtime());
-    let world = service.block_on(async {
-        World::new(Router::new().route("/items", routing::get(async || "thirteen char")))
-    });
+    let world =
+        service.block_on(async { World::new(Router::new().route("/items", routing::get(async || "thirteen char"))) });
     let world = Arc::new(world);
     let (stop, stopped) = oneshot::channel::<()>();
     let backend = thread::spawn(move || service.block_on(async { stopped.await.unwrap_or_default() }));
@@ -79,7 +78,11 @@ fn main() {
     for (name, http2) in [("HTTP/1.1 keep-alive", false), ("HTTP/2", true)] {
         let run = |requests| {
             load.block_on(async {
-                if http2 { many_streams(&gateway, &token, requests).await } else { many_connections(&gateway, &token, requests).await }
+                if http2 {
+                    many_streams(&gateway, &token, requests).await
+                } else {
+                    many_connections(&gateway, &token, requests).await
+                }
             });
         };
         run(WARM_UP);

@@ -24,6 +24,9 @@ use crate::access_log::Entry;
 /// again, and a client that sends slowly keeps no instance waiting.
 const READ_AHEAD: u64 = 64 * 1024;
 
+/// How long an answer that is known already waits for the end of its request.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// What a request's body may cost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyLimits {
@@ -62,11 +65,11 @@ impl Fault {
 }
 
 /// Turns a request's body into what is sent upstream.
-pub(crate) async fn take(incoming: Incoming, limits: BodyLimits) -> Result<(Payload, Fault), BodyFault> {
+pub(crate) async fn take(unread: &mut Option<Incoming>, limits: BodyLimits) -> Result<(Payload, Fault), BodyFault> {
     let fault = Fault::default();
-    if incoming.is_end_stream() {
+    let Some(incoming) = unread.take().filter(|body| !body.is_end_stream()) else {
         return Ok((Payload::empty(), fault));
-    }
+    };
     match incoming.size_hint().exact() {
         Some(length) if length > limits.bytes => Err(BodyFault::TooLarge),
         Some(length) if length <= READ_AHEAD => Ok((Payload::Bytes(read(incoming, length, limits).await?), fault)),
@@ -75,6 +78,15 @@ pub(crate) async fn take(incoming: Incoming, limits: BodyLimits) -> Result<(Payl
             Ok((Payload::Stream(Box::pin(bounded)), fault))
         }
     }
+}
+
+/// Reads a short body that nobody needs. An answer may come before its request has ended (RFC 9113 §8.1), but the
+/// RST_STREAM that then follows it is taken for a failure by curl 7.88 and others, who never show the answer.
+pub(crate) async fn discard(unread: Incoming) {
+    let Some(length) = unread.size_hint().exact().filter(|length| (1..=READ_AHEAD).contains(length)) else { return };
+    let limits = BodyLimits { bytes: length, pause: LINGER, deadline: Instant::now() + LINGER };
+    // Whatever is wrong with it, the answer is the same.
+    let _ = read(unread, length, limits).await;
 }
 
 async fn read(mut incoming: Incoming, length: u64, limits: BodyLimits) -> Result<Bytes, BodyFault> {

@@ -141,7 +141,10 @@ impl Gateway {
             return refuse(&state, problem, entry).await;
         };
         entry.hold(place);
-        match self.forward(&state, request, Origin { client, forwarded_for, sound, continued }, &mut entry).await {
+        let (head, body) = request.into_parts();
+        let mut body = Some(body);
+        let origin = Origin { client, forwarded_for, sound, continued };
+        match self.forward(&state, head, &mut body, origin, &mut entry).await {
             Ok(mut response) => {
                 headers::clean_response(response.headers_mut());
                 state.advice.add(response.headers_mut());
@@ -152,6 +155,9 @@ impl Gateway {
                 response.map(|body| Outgoing::upstream(body, entry))
             }
             Err(problem) => {
+                if let Some(unread) = body.filter(|_| sound) {
+                    body::discard(unread).await;
+                }
                 let mut response = refuse(&state, *problem, entry).await;
                 if !sound {
                     // Nobody knows where the next request on this connection begins.
@@ -165,11 +171,11 @@ impl Gateway {
     async fn forward(
         &self,
         state: &State,
-        request: Request<Incoming>,
+        mut head: http::request::Parts,
+        body: &mut Option<Incoming>,
         origin: Origin,
         entry: &mut Entry,
     ) -> Result<Response<upstream::ResponseBody>, Box<Problem>> {
-        let (mut head, incoming) = request.into_parts();
         check_size(&head.headers, &head.uri, state.limits.header_bytes)?;
         if !origin.sound {
             return Err(malformed("Content-Length and Transfer-Encoding must be one, once, and well-formed."));
@@ -216,7 +222,7 @@ impl Gateway {
 
         let deadline = entry.started() + state.limits.total_timeout;
         let limits = BodyLimits { bytes: state.limits.body_bytes, pause: state.limits.header_timeout, deadline };
-        let (payload, fault) = body::take(incoming, limits).await.map_err(|fault| body_problem(fault, limits))?;
+        let (payload, fault) = body::take(body, limits).await.map_err(|fault| body_problem(fault, limits))?;
         let mut outgoing: Request<Payload> = Request::new(payload);
         *outgoing.method_mut() = head.method;
         *outgoing.uri_mut() = target;

@@ -1,12 +1,14 @@
 //! The protocols, the drain, the reload, another issuer.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{Json, Router, body::Body, http::StatusCode, routing};
 use berth_http::testing::Instance;
 use bytes::Bytes;
+use futures_util::{FutureExt as _, stream::once};
 use http::Request;
-use http_body_util::{BodyExt as _, Empty};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh::plan::{Algorithm, JwksFrom, RouteAuth};
@@ -15,7 +17,7 @@ use serde_json::json;
 use tokio::{
     io::AsyncWriteExt as _,
     net::TcpListener,
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
 };
 
 use crate::world::{LONG, World, bearer, echo, read_all, read_one};
@@ -56,6 +58,28 @@ async fn http2_is_spoken_and_held_to_the_same_rules() {
         }
     };
     tokio::time::timeout(LONG, ended).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_waits_for_the_end_of_a_short_request() {
+    let world = World::echoing();
+    let gateway = world.start().await;
+    let stream = gateway.connect_as(b"h2", &[&TLS13]).await;
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = |text: oneshot::Receiver<Bytes>| {
+        let frame = once(async { Ok::<_, Infallible>(Frame::data(text.await.unwrap())) });
+        let request = Request::post("https://localhost/items").header("content-length", "5");
+        request.body(StreamBody::new(Box::pin(frame))).unwrap()
+    };
+    let (slow, fast) = (oneshot::channel(), oneshot::channel());
+    let mut refusal = Box::pin(sender.send_request(request(slow.1)));
+    assert!((&mut refusal).now_or_never().is_none());
+    fast.0.send(Bytes::from("hello")).unwrap();
+    assert_eq!(sender.send_request(request(fast.1)).await.unwrap().status(), 401);
+    assert!((&mut refusal).now_or_never().is_none(), "the answer came before the request had ended");
+    slow.0.send(Bytes::from("hello")).unwrap();
+    assert_eq!(refusal.await.unwrap().status(), 401);
 }
 
 #[tokio::test]

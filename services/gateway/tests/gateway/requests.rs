@@ -297,7 +297,8 @@ async fn methods_that_are_not_for_a_gateway() {
     let world = World::echoing();
     let gateway = world.start().await;
     gateway.ask("TRACE", "/items", &[&bearer(&world.alice())], "").await.problem(405, "method-not-allowed");
-    let answer = gateway.ask_raw("CONNECT localhost:22 HTTP/1.1\r\nHost: localhost:22\r\nConnection: close\r\n\r\n").await;
+    let answer =
+        gateway.ask_raw("CONNECT localhost:22 HTTP/1.1\r\nHost: localhost:22\r\nConnection: close\r\n\r\n").await;
     assert!(matches!(answer.status, 400 | 405), "{answer:?}");
     let answer = gateway.ask("OPTIONS", "*", &[], "").await;
     assert_eq!(answer.status, 400, "{answer:?}");
