@@ -66,7 +66,7 @@ fn mebibytes(bytes: u64) -> String {
 
 /// Lines below the table: what failed, and why.
 fn failures(board: &Board) -> Vec<String> {
-    let failed = board.units.iter().filter(|unit| !unit.is_ready());
+    let failed = board.units.iter().filter(|unit| board.phase == Phase::Running && !unit.is_ready());
     failed.filter_map(|unit| Some(format!("{}: {}", unit.name, unit.reason.as_ref()?))).collect()
 }
 
@@ -83,7 +83,14 @@ pub struct View {
 impl View {
     /// A view on standard output.
     pub fn new() -> Self {
-        Self { terminal: Term::stdout(), sampler: Sampler::default(), drawn: 0, shown: BTreeMap::new(), phase: None }
+        Self {
+            // All of a frame at once, so that it does not flicker.
+            terminal: Term::buffered_stdout(),
+            sampler: Sampler::default(),
+            drawn: 0,
+            shown: BTreeMap::new(),
+            phase: None,
+        }
     }
 
     /// Follows the board until `done` says so of it, or it goes away.
@@ -98,6 +105,7 @@ impl View {
         loop {
             let now = board.borrow_and_update().clone();
             self.show(&now)?;
+            self.terminal.flush()?;
             if done(&now) {
                 return Ok(());
             }
@@ -115,7 +123,8 @@ impl View {
     /// Nobody reads standard output any more.
     pub fn print(&mut self, text: &str) -> io::Result<()> {
         self.erase()?;
-        self.terminal.write_line(text)
+        self.terminal.write_line(text)?;
+        self.terminal.flush()
     }
 
     fn show(&mut self, board: &Board) -> io::Result<()> {
