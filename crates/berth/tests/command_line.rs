@@ -1,6 +1,6 @@
 //! The program as a person uses it, on a small mesh without databases: up, status, restart, logs, down; two meshes at
 //! once; a supervisor that is killed.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "in a test")]
 
 use std::{
     path::Path,

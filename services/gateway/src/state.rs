@@ -10,9 +10,9 @@ use auth::{
 use berth_http::upstream::{self, Config, HealthCheck, Protocol, Upstream, UpstreamMetrics};
 use http::uri::PathAndQuery;
 use mesh::plan::{self, Endpoint, JwksFrom, Plan, RouteAuth};
-use runtime::{clock::Clock, credentials::Credentials};
+use runtime::{clock::Clock, credentials::Credentials, retry::Backoff};
 use tls::{Identity, InvalidSpiffeId, SpiffeId};
-use tokio::task::AbortHandle;
+use tokio::{task::AbortHandle, time::sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -236,11 +236,16 @@ impl State {
         down.map(|route| &*route.service).collect()
     }
 
-    /// Waits until every route has an instance that is up.
+    /// Waits until every route has an instance that is up, and the issuer's keys are here: without them every caller
+    /// would be sent away.
     pub(crate) async fn all_up(&self) {
         for route in &self.routes {
             // The sender lives as long as the route, so that waiting cannot fail.
             let _ = route.upstream.status().wait_for(|status| status.up > 0).await;
+        }
+        let mut pauses = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        while !self.issuer.verifier.is_ready() && self.issuer.verifier.refresh().await.is_err() {
+            sleep(pauses.delay()).await;
         }
     }
 }
