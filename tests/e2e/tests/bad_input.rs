@@ -75,7 +75,7 @@ fn rows(item: &str) -> Vec<Row> {
         (Method::GET, "/items?limit=many", String::new(), 400, "limit"),
         (Method::GET, "/items?cursor=!!", String::new(), 400, "cursor"),
         (Method::GET, "/items?colour=red", String::new(), 400, "colour"),
-        (Method::GET, "/items/not-a-uuid", String::new(), 400, "uuid"),
+        (Method::GET, "/items/not-a-uuid", String::new(), 400, "UUID"),
         (Method::GET, "/items/00000000-0000-7000-8000-000000000000", String::new(), 404, ""),
         (Method::PUT, "/items/ITEM", "{}".into(), 405, ""),
         (Method::PATCH, "/items/ITEM", json!({ "price": null }).to_string(), 422, "price"),
