@@ -64,10 +64,12 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / (1024.0 * 1024.0))
 }
 
-/// Lines below the table: what failed, and why.
-fn failures(board: &Board) -> Vec<String> {
-    let failed = board.units.iter().filter(|unit| board.phase == Phase::Running && !unit.is_ready());
-    failed.filter_map(|unit| Some(format!("{}: {}", unit.name, unit.reason.as_ref()?))).collect()
+/// Lines below the table: what does not serve, and why.
+fn troubles(board: &Board) -> Vec<String> {
+    if board.phase != Phase::Running {
+        return Vec::new();
+    }
+    board.units.iter().filter_map(|unit| Some(format!("{}: {}", unit.name, board.trouble(unit)?))).collect()
 }
 
 /// Shows a board while it changes.
@@ -91,6 +93,11 @@ impl View {
             shown: BTreeMap::new(),
             phase: None,
         }
+    }
+
+    /// Takes what the board says as known: off a terminal, only what changes after it is told.
+    pub fn know(&mut self, board: &Board) {
+        self.shown = board.units.iter().map(|unit| (unit.name.clone(), (unit.state, unit.starts))).collect();
     }
 
     /// Follows the board until `done` says so of it, or it goes away.
@@ -142,7 +149,7 @@ impl View {
             Phase::Preparing => "preparing secrets, databases and configuration …".to_owned(),
             Phase::Running | Phase::Stopping => table(board, &usage, Some(width)),
         };
-        for line in failures(board).into_iter().take(5) {
+        for line in troubles(board).into_iter().take(5) {
             text.push('\n');
             text.extend(line.chars().take(usize::from(width).saturating_sub(1)));
         }
@@ -169,7 +176,8 @@ impl View {
         }
         for unit in &board.units {
             let current = (unit.state, unit.starts);
-            if self.shown.insert(unit.name.clone(), current) == Some(current) {
+            let known = self.shown.insert(unit.name.clone(), current) == Some(current);
+            if known || matches!(unit.state, StateName::Waiting | StateName::Stopping) {
                 continue;
             }
             let reason = unit.reason.as_ref().filter(|_| unit.state == StateName::Backoff);

@@ -4,15 +4,21 @@ use std::{
     fmt,
     future::poll_fn,
     ops::{Deref, DerefMut},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use deadpool_postgres::ClientWrapper;
 use runtime::credentials::{Credentials, Secret};
 use tls::{Identity, SpiffeId};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Notify,
+    time::timeout,
 };
 use tokio_postgres::{
     AsyncMessage, Config, NoTls, Socket,
@@ -21,13 +27,14 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::{Connection, Error};
+use crate::Error;
 
 /// Opens the pool's connections.
 pub struct Connector {
     pub(crate) config: Config,
     pub(crate) password: Password,
     pub(crate) tls: Option<(Arc<Identity>, SpiffeId)>,
+    pub(crate) answer: Duration,
 }
 
 /// Where the role's password comes from.
@@ -54,17 +61,19 @@ impl Connector {
                 config.password(secret.text().map_err(Error::unavailable)?)
             }
         };
-        match &self.tls {
+        let (client, signal) = match &self.tls {
             Some((identity, server)) => {
                 let client = identity.client_config(server.clone(), &[]);
-                establish(config.ssl_mode(SslMode::Require), MakeRustlsConnect::new(Arc::unwrap_or_clone(client))).await
+                let tls = MakeRustlsConnect::new(Arc::unwrap_or_clone(client));
+                establish(config.ssl_mode(SslMode::Require), tls).await?
             }
-            None => establish(config.ssl_mode(SslMode::Disable), NoTls).await,
-        }
+            None => establish(config.ssl_mode(SslMode::Disable), NoTls).await?,
+        };
+        Ok(Dedicated { connection: Connection { client, answer: self.answer, hangs: AtomicBool::new(false) }, signal })
     }
 }
 
-async fn establish<T>(config: &Config, tls: T) -> Result<Dedicated, Error>
+async fn establish<T>(config: &Config, tls: T) -> Result<(ClientWrapper, Arc<Notify>), Error>
 where
     T: MakeTlsConnect<Socket>,
     T::Stream: Send + 'static,
@@ -74,7 +83,7 @@ where
     let (client, wire) = config.connect(tls).await.map_err(Error::unavailable)?;
     let signal = Arc::new(Notify::new());
     let driver = tokio::spawn(drive(wire, Arc::clone(&signal)));
-    Ok(Dedicated { connection: Connection::new(client, driver), signal })
+    Ok((ClientWrapper::new(client, driver), signal))
 }
 
 /// Moves the bytes of one connection until it ends.
@@ -93,6 +102,50 @@ where
                 return;
             }
         }
+    }
+}
+
+/// A connection with its cache of prepared statements. Dropped, it closes.
+#[derive(Debug)]
+pub struct Connection {
+    client: ClientWrapper,
+    answer: Duration,
+    /// Something was asked and never answered: whatever is asked next would wait behind it.
+    hangs: AtomicBool,
+}
+
+impl Connection {
+    /// Waits for an answer no longer than [`PoolLimits::answer`](crate::PoolLimits::answer).
+    pub(crate) async fn answered<T>(
+        &self,
+        asked: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Error> {
+        match timeout(self.answer, asked).await {
+            Ok(answer) => Ok(answer?),
+            Err(elapsed) => {
+                self.give_up();
+                Err(Error::unavailable(elapsed))
+            }
+        }
+    }
+
+    /// Keeps the pool from lending the connection again.
+    pub(crate) fn give_up(&self) {
+        self.hangs.store(true, Relaxed);
+    }
+}
+
+impl Deref for Connection {
+    type Target = ClientWrapper;
+
+    fn deref(&self) -> &ClientWrapper {
+        &self.client
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut ClientWrapper {
+        &mut self.client
     }
 }
 
@@ -134,6 +187,10 @@ impl Manager for Connector {
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
-        if connection.is_closed() { Err(RecycleError::message("connection closed")) } else { Ok(()) }
+        match (connection.is_closed(), connection.hangs.load(Relaxed)) {
+            (true, _) => Err(RecycleError::message("the connection is closed")),
+            (_, true) => Err(RecycleError::message("the connection hangs")),
+            (false, false) => Ok(()),
+        }
     }
 }

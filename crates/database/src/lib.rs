@@ -22,18 +22,16 @@ use runtime::{
     settings::Settings,
 };
 use tls::{Identity, SpiffeId};
+use tokio::{sync::Mutex, time::timeout};
 use tokio_postgres::Config;
 
-pub use connect::{Connector, Dedicated};
+pub use connect::{Connection, Connector, Dedicated};
 pub use error::{Error, SetupError};
 pub use migrate::MigrateError;
 pub use refinery;
 pub use scoped_futures::{ScopedBoxFuture, ScopedFutureExt};
 pub use statements::Statements;
 pub use tokio_postgres::{Row, error::SqlState, types};
-
-/// A connection with its cache of prepared statements. Dropped, it closes.
-pub type Connection = deadpool_postgres::ClientWrapper;
 
 /// A pooled [`Connection`]. Dropped, it goes back to the pool.
 pub type Client = managed::Object<Connector>;
@@ -52,6 +50,9 @@ pub struct PoolLimits {
     pub connect: Duration,
     /// `statement_timeout` of each connection: PostgreSQL cancels a statement that runs longer.
     pub statement: Duration,
+    /// Longest time for one transaction, or one statement outside of one, as seen from here. PostgreSQL's own timeouts come
+    /// first while it lives; beyond this it hangs, and the connection is given up.
+    pub answer: Duration,
     /// `idle_in_transaction_session_timeout` of each connection: PostgreSQL ends a session that holds a transaction open without working.
     pub idle_in_transaction: Duration,
 }
@@ -63,6 +64,7 @@ impl Default for PoolLimits {
             wait: Duration::from_secs(3),
             connect: Duration::from_secs(3),
             statement: Duration::from_secs(10),
+            answer: Duration::from_secs(12),
             idle_in_transaction: Duration::from_secs(10),
         }
     }
@@ -72,7 +74,13 @@ impl Default for PoolLimits {
 #[derive(Clone, Debug)]
 pub struct Database {
     pool: managed::Pool<Connector>,
+    answer: Duration,
+    /// For signs of life alone: how busy the pool is says nothing about the server.
+    pulse: Arc<Mutex<Option<Dedicated>>>,
 }
+
+/// Longest wait for a sign of life; shorter than what waits for a readiness check.
+const PULSE: Duration = Duration::from_millis(800);
 
 impl Database {
     /// The database that [`Settings::database_url`] names, with the password from the credential `database-password`.
@@ -128,7 +136,7 @@ impl Database {
             .connect_timeout(limits.connect)
             .tcp_user_timeout(limits.statement)
             .keepalives_idle(Duration::from_secs(10));
-        let pool = managed::Pool::builder(Connector { config, password, tls })
+        let pool = managed::Pool::builder(Connector { config, password, tls, answer: limits.answer })
             .max_size(limits.connections)
             .wait_timeout(Some(limits.wait))
             .create_timeout(Some(limits.connect))
@@ -136,7 +144,7 @@ impl Database {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| SetupError::Pool(error.to_string()))?;
-        Ok(Self { pool })
+        Ok(Self { pool, answer: limits.answer, pulse: Arc::default() })
     }
 
     /// A connection from the pool.
@@ -155,19 +163,23 @@ impl Database {
         self.pool.manager().open().await
     }
 
-    /// Asks the server for a sign of life; for a readiness check.
+    /// Asks the server for a sign of life, on a connection of its own; for a readiness check.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when there is none within two seconds.
+    /// [`Error::Unavailable`] when there is none within 800 ms.
     pub async fn ping(&self) -> Result<(), Error> {
-        let ask = async {
-            let client = self.get().await?;
-            client.simple_query("").await?;
+        let asked = timeout(PULSE, async {
+            let mut pulse = self.pulse.lock().await;
+            // Taken out: a connection that failed, or that somebody stopped waiting for, is not used again.
+            let connection = match pulse.take().filter(|connection| !connection.is_closed()) {
+                Some(connection) => connection,
+                None => self.dedicated().await?,
+            };
+            connection.simple_query("").await?;
+            *pulse = Some(connection);
             Ok(())
-        };
-        tokio::time::timeout(Duration::from_secs(2), ask)
-            .await
-            .unwrap_or_else(|elapsed| Err(Error::Unavailable(elapsed.into())))
+        });
+        asked.await.unwrap_or_else(|elapsed| Err(Error::unavailable(elapsed)))
     }
 }
 

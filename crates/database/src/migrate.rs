@@ -1,6 +1,6 @@
 //! Migrations: each schema change once, whoever of several instances comes first.
 
-use std::{ops::DerefMut, time::Duration};
+use std::time::Duration;
 
 use refinery::Runner;
 use runtime::retry::Backoff;
@@ -55,7 +55,7 @@ impl Database {
         let mut connection = self.dedicated().await.map_err(MigrateError::Database)?;
         let prepare = format!("SET statement_timeout = 0; SELECT pg_advisory_lock({LOCK})");
         connection.batch_execute(&prepare).await.map_err(|error| MigrateError::Database(error.into()))?;
-        let report = runner.run_async(connection.deref_mut().deref_mut()).await?;
+        let report = runner.run_async(&mut ***connection).await?;
         for migration in report.applied_migrations() {
             tracing::info!(%migration, "applied a migration");
         }

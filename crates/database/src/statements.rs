@@ -38,26 +38,32 @@ pub trait Statements: Sync {
     fn run(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> impl Future<Output = Result<u64, Error>> + Send;
 }
 
+/// `$asked` says how long to wait: for a transaction that is said of the whole of it.
 macro_rules! cached {
-    ($($connection:ty),*) => {$(
+    ($connection:ty, |$this:ident, $asked:ident| $answer:expr) => {
         impl Statements for $connection {
             async fn all(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
-                Ok(self.query(&self.prepare_cached(sql).await?, params).await?)
+                let ($this, $asked) = (self, async { self.query(&self.prepare_cached(sql).await?, params).await });
+                $answer
             }
 
             async fn one(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row, Error> {
-                Ok(self.query_one(&self.prepare_cached(sql).await?, params).await?)
+                let ($this, $asked) = (self, async { self.query_one(&self.prepare_cached(sql).await?, params).await });
+                $answer
             }
 
             async fn optional(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, Error> {
-                Ok(self.query_opt(&self.prepare_cached(sql).await?, params).await?)
+                let ($this, $asked) = (self, async { self.query_opt(&self.prepare_cached(sql).await?, params).await });
+                $answer
             }
 
             async fn run(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
-                Ok(self.execute(&self.prepare_cached(sql).await?, params).await?)
+                let ($this, $asked) = (self, async { self.execute(&self.prepare_cached(sql).await?, params).await });
+                $answer
             }
         }
-    )*};
+    };
 }
 
-cached!(Connection, Transaction<'_>);
+cached!(Connection, |connection, asked| connection.answered(asked).await);
+cached!(Transaction<'_>, |_transaction, asked| Ok(asked.await?));

@@ -3,6 +3,7 @@
 use std::{error::Error as StdError, time::Duration};
 
 use runtime::retry::Backoff;
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
 use crate::{Database, Error, ScopedBoxFuture, Transaction};
@@ -53,10 +54,19 @@ impl Database {
         E: From<Error>,
     {
         let mut client = self.get().await?;
-        let transaction = client.transaction().await.map_err(Error::from)?;
-        let value = work(&transaction).await?;
-        transaction.commit().await.map_err(Error::from)?;
-        Ok(value)
+        let done = timeout(self.answer, async {
+            let transaction = client.transaction().await.map_err(Error::from)?;
+            let value = work(&transaction).await?;
+            transaction.commit().await.map_err(Error::from)?;
+            Ok(value)
+        });
+        match done.await {
+            Ok(done) => done,
+            Err(elapsed) => {
+                client.give_up();
+                Err(Error::unavailable(elapsed).into())
+            }
+        }
     }
 }
 

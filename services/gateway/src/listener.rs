@@ -57,6 +57,8 @@ const LOCAL_RESETS: usize = 256;
 const FIELDS: usize = 100;
 /// hyper takes no smaller buffer.
 const SMALLEST_BUFFER: usize = 8 * 1024;
+/// After it was told to go, a client without a request is waited for so long.
+const LINGER: Duration = Duration::from_secs(5);
 /// A client that takes no bytes for so long is given up.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -179,15 +181,21 @@ impl Shared {
         });
         let builder = builder(limits, protocol);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let told_to_go = async {
+            tokio::select! {
+                () = self.draining.cancelled() => {}
+                () = activity.idle_for(limits.idle_timeout) => {}
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = self.draining.cancelled() => {
+            () = told_to_go => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-            () = activity.idle_for(limits.idle_timeout) => {
-                connection.as_mut().graceful_shutdown();
-                timeout(limits.header_timeout, connection).await.unwrap_or(Ok(()))
+                // A client that has not even begun to speak HTTP/2 never acknowledges it.
+                tokio::select! {
+                    ended = connection => ended,
+                    () = activity.idle_for(LINGER) => Ok(()),
+                }
             }
         };
         if let Err(error) = ended {

@@ -58,7 +58,8 @@ async fn serve() -> anyhow::Result<()> {
     let identity = Identity::load(&credentials, &settings.domain)?;
     let database = Database::connect(&settings, &credentials, Some(identity.clone()), PoolLimits::default())?;
     let passwords = Arc::new(Passwords::new()?);
-    let master = MasterKeys::load(&credentials)?;
+    let master = MasterKeys::load(&credentials)
+        .context("only the service that `[auth] issuer` of mesh.toml names has a key for its keys")?;
     let app = App::new(&settings, database.clone(), master, passwords.clone(), &clock, &metrics)?;
     let keyring = app.keyring().clone();
 

@@ -16,8 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) async fn run(project: &Project) -> Result<(), Failure> {
     let was_running = match Client::ask(project, &Request::Down {}).await {
         Ok(mut client) => {
-            let (sender, mut board) = tokio::sync::watch::channel(Default::default());
             let mut view = View::new();
+            let Some(Response::Status { board }) = client.answer().await? else { return Err(Failure::NotRunning) };
+            view.know(&board);
+            let (sender, mut board) = tokio::sync::watch::channel(board);
             let listen = async {
                 while let Ok(Some(Response::Status { board })) = client.answer().await {
                     sender.send_replace(board);

@@ -2,7 +2,7 @@ use std::{
     fs::File,
     io,
     process::{ExitStatus, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -21,7 +21,10 @@ use crate::{
     lock::Lock,
     project::Project,
     running::RunningMesh,
-    supervisor::board::Board,
+    supervisor::{
+        board::Board,
+        log::{Bounds, Log},
+    },
     view::{self, View},
     walkthrough,
 };
@@ -91,10 +94,10 @@ fn end_on_signal(mesh: &Arc<RunningMesh>) -> Result<(), Failure> {
 /// What the supervisor itself has to say goes to a log of its own, a line of JSON each.
 fn log_to_file(project: &Project) -> Result<(), Failure> {
     let path = project.logs().join("supervisor.log");
-    let file = File::options().create(true).append(true).open(&path);
-    let file = file.map_err(|error| Failure::io(format!("cannot open {}", path.display()), error))?;
+    let log = Log::open(&path, Bounds::default());
+    let log = log.map_err(|error| Failure::io(format!("cannot open {}", path.display()), error))?;
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let subscriber = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(Arc::new(file)).finish();
+    let subscriber = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(Mutex::new(log)).finish();
     tracing::subscriber::set_global_default(subscriber).map_err(Failure::other)
 }
 
@@ -200,7 +203,7 @@ async fn died(supervisor: Option<&mut Background>) -> Failure {
 
 fn not_ready(board: &Board, patience: Duration) -> Failure {
     let waiting = board.units.iter().filter(|unit| !unit.is_ready()).map(|unit| {
-        let reason = unit.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let reason = board.trouble(unit).map(|trouble| format!(": {trouble}")).unwrap_or_default();
         format!("{} ({}{reason})", unit.name, unit.state.word())
     });
     Failure::mendable(

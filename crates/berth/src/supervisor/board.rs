@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::unit::{State, Unit};
+use super::{
+    specification::Specification,
+    unit::{State, Unit},
+};
 
 /// A running mesh.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -56,6 +59,8 @@ pub struct UnitStatus {
     pub starts: u64,
     /// Where it listens.
     pub address: Option<SocketAddr>,
+    /// Services and servers of which one instance must be ready before it starts.
+    pub after: Vec<String>,
     /// What it says about itself (`STATUS=`).
     pub says: Option<String>,
     /// Why it failed last.
@@ -113,16 +118,17 @@ impl From<&State> for StateName {
 
 impl UnitStatus {
     /// A unit that has not been started yet.
-    pub fn new(name: &str, service: &str, address: Option<SocketAddr>) -> Self {
+    pub(crate) fn new(specification: &Specification) -> Self {
         Self {
-            name: name.to_owned(),
-            service: service.to_owned(),
+            name: specification.name.clone(),
+            service: specification.service.clone(),
             state: StateName::Stopped,
             since: Timestamp::now(),
             pid: None,
             restarts: 0,
             starts: 0,
-            address,
+            address: specification.address,
+            after: specification.after.clone(),
             says: None,
             reason: None,
         }
@@ -151,10 +157,22 @@ impl Board {
         self.units.iter().find(|unit| unit.name == name)
     }
 
-    /// Whether each of these services and servers has an instance that serves.
-    pub fn are_ready<'a>(&self, services: impl IntoIterator<Item = &'a String>) -> bool {
-        let ready = |name: &String| self.units.iter().any(|unit| unit.service == *name && unit.is_ready());
-        services.into_iter().all(ready)
+    /// Whether an instance of this service or server serves.
+    pub fn serves(&self, service: &str) -> bool {
+        self.units.iter().any(|unit| unit.service == service && unit.is_ready())
+    }
+
+    /// Why a unit does not serve, in words: what it failed of, or what it waits for.
+    pub fn trouble(&self, unit: &UnitStatus) -> Option<String> {
+        match unit.state {
+            StateName::Ready | StateName::Reloading => None,
+            StateName::Waiting => {
+                let missing: Vec<&str> =
+                    unit.after.iter().map(String::as_str).filter(|service| !self.serves(service)).collect();
+                (!missing.is_empty()).then(|| format!("waits for {}", missing.join(", ")))
+            }
+            _ => unit.reason.clone(),
+        }
     }
 
     /// Whether everything was stopped.

@@ -2,11 +2,11 @@
 
 use std::{
     ffi::OsString,
-    io,
+    io::{self, Write},
     os::fd::OwnedFd,
     path::PathBuf,
     process::{ExitStatus, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -18,7 +18,7 @@ use tokio::{
     io::AsyncReadExt,
     net::unix::pipe,
     process::{Child, Command},
-    sync::{Mutex, mpsc, watch},
+    sync::{mpsc, watch},
     time::Instant,
 };
 
@@ -317,7 +317,7 @@ async fn probed(probe: Option<&Probe>) {
 }
 
 async fn dependencies_changed(board: &mut watch::Receiver<Board>, after: &[String], known: bool) -> bool {
-    let changed = board.wait_for(|board| board.are_ready(after) != known).await.is_ok();
+    let changed = board.wait_for(|board| after.iter().all(|service| board.serves(service)) != known).await.is_ok();
     if !changed {
         // The board is gone, so nothing on it will change.
         std::future::pending::<()>().await;
@@ -325,18 +325,21 @@ async fn dependencies_changed(board: &mut watch::Receiver<Board>, after: &[Strin
     !known
 }
 
-/// Copies what a process writes into the unit's log until nobody can write any more.
-async fn copy(output: OwnedFd, log: Arc<Mutex<Log>>, unit: String) {
-    let outcome = async {
-        let mut output = pipe::Receiver::from_owned_fd(output)?;
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            let length = output.read(&mut buffer).await?;
-            let Some(text) = buffer.get(..length).filter(|text| !text.is_empty()) else { return io::Result::Ok(()) };
-            log.lock().await.write(text).await?;
+/// Copies what a process writes into the unit's log until nobody can write any more. What cannot be written is dropped:
+/// a full disk must not stop whoever writes.
+async fn copy(output: OwnedFd, log: Arc<Mutex<Log>>, unit: String) -> io::Result<()> {
+    let mut output = pipe::Receiver::from_owned_fd(output)?;
+    let mut buffer = vec![0; 64 * 1024];
+    let mut dropping = false;
+    loop {
+        let length = output.read(&mut buffer).await?;
+        let Some(text) = buffer.get(..length).filter(|text| !text.is_empty()) else { return Ok(()) };
+        let written = log.lock().unwrap_or_else(PoisonError::into_inner).write_all(text);
+        if let Err(error) = &written
+            && !dropping
+        {
+            tracing::error!(unit, %error, "its output is dropped, because its log cannot be written");
         }
-    };
-    if let Err(error) = outcome.await {
-        tracing::error!(unit, %error, "its output cannot be written to its log any more");
+        dropping = written.is_err();
     }
 }

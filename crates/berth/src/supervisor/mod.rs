@@ -79,13 +79,12 @@ impl Supervisor {
     ) -> io::Result<Self> {
         let surroundings = Arc::new(surroundings);
         surroundings.board.send_modify(|board| {
-            let unit = |s: &Specification| UnitStatus::new(&s.name, &s.service, s.address);
-            board.units = specifications.iter().map(unit).collect();
+            board.units = specifications.iter().map(UnitStatus::new).collect();
             board.phase = Phase::Running;
         });
         let mut supervisor = Self { units: Vec::new(), surroundings };
         for specification in specifications {
-            let log = Log::open(&logs.join(format!("{}.log", specification.name)), bounds).await?;
+            let log = Log::open(&logs.join(format!("{}.log", specification.name)), bounds)?;
             supervisor.add(specification, log);
         }
         supervisor.order_all(&Event::Start).await;

@@ -261,15 +261,15 @@ impl Supervisor<'_> {
 
     /// Notes the phase, and tells of it when it has changed.
     fn note(&self, phase: Phase, reason: Option<&BoxError>) {
-        let (service, address) = (&self.roster.config.service, self.link.address);
+        let (upstream, address) = (&self.roster.config.service, self.link.address);
         let Some(before) = self.roster.set_phase(self.link, phase) else { return };
         match (before, phase) {
             (Phase::Up, Phase::Up) => {}
-            (_, Phase::Up) => tracing::info!(service, %address, "an instance takes requests"),
+            (_, Phase::Up) => tracing::info!(upstream, %address, "an instance takes requests"),
             (Phase::Down, _) => {}
             (_, Phase::Connecting | Phase::Down) => {
                 let reason = reason.map_or_else(String::new, ToString::to_string);
-                tracing::info!(service, %address, reason, "an instance takes no requests");
+                tracing::info!(upstream, %address, reason, "an instance takes no requests");
             }
         }
     }

@@ -33,7 +33,7 @@ pub(super) async fn keep(roster: Arc<Roster>, stop: CancellationToken) {
                     known.insert(endpoint, addresses);
                 }
                 Err(error) => {
-                    tracing::debug!(service = roster.config.service, endpoint, %error, "an endpoint cannot be resolved");
+                    tracing::debug!(upstream = roster.config.service, endpoint, %error, "an endpoint cannot be resolved");
                 }
             }
         }

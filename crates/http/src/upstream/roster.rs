@@ -81,7 +81,7 @@ impl Roster {
             if !kept {
                 entry.stop.cancel();
                 self.gauge(entry.phase).dec();
-                tracing::info!(service = self.config.service, address = %entry.link.address, "the address of an instance is gone");
+                tracing::info!(upstream = self.config.service, address = %entry.link.address, "the address of an instance is gone");
             }
             kept
         });

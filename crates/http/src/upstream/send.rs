@@ -53,7 +53,7 @@ impl Inner {
                     }
                 }
             };
-            tracing::debug!(service = self.roster.config.service, %address, ?reason, "a request is sent again");
+            tracing::debug!(upstream = self.roster.config.service, %address, ?reason, "a request is sent again");
             self.metrics.retry(reason);
             tried.push(address);
             request = next;

@@ -10,6 +10,7 @@ use tracing::{
     field::{Field, Visit},
     span::{Attributes, Id, Record},
 };
+use tracing_log::NormalizeEvent as _;
 use tracing_subscriber::{
     fmt::MakeWriter,
     layer::{Context, Layer},
@@ -65,8 +66,13 @@ where
         if let Some(trace) = TraceContext::current().filter(|_| !fields.contains(TRACE_ID)) {
             fields.set(TRACE_ID, trace.trace_id().into());
         }
-        let line =
-            Line { service: &self.service, instance: &self.instance, metadata: event.metadata(), fields: &fields };
+        // An event that came through the `log` crate names its true origin in fields.
+        let origin = event.normalized_metadata();
+        if origin.is_some() {
+            fields.0.retain(|(name, _)| !name.starts_with("log."));
+        }
+        let metadata = origin.as_ref().unwrap_or_else(|| event.metadata());
+        let line = Line { service: &self.service, instance: &self.instance, metadata, fields: &fields };
         if let Ok(mut bytes) = serde_json::to_vec(&line) {
             bytes.push(b'\n');
             // One write a line, so that lines of different threads do not mix; a closed stdout is nobody's business.
@@ -78,7 +84,7 @@ where
 struct Line<'a> {
     service: &'a str,
     instance: &'a str,
-    metadata: &'static Metadata<'static>,
+    metadata: &'a Metadata<'a>,
     fields: &'a Fields,
 }
 
@@ -212,6 +218,18 @@ mod tests {
         assert_eq!((&line["trace_id"], &line["status"], &line["attempt"]), (&"abc".into(), &201.into(), &2.into()));
         assert_eq!((&line["done"], &line["ratio"]), (&true.into(), &0.5.into()));
         assert!(text.starts_with("{\"timestamp\":") && text.find("\"message\"") < text.find("\"trace_id\""), "{text}");
+    }
+
+    #[test]
+    fn a_library_that_logs_is_named_itself() {
+        use tracing_log::log::{Level, Record};
+        let (text, lines) = logged(|| {
+            let mut record = Record::builder();
+            record.args(format_args!("it leaks")).target("tank").level(Level::Warn);
+            tracing_log::format_trace(&record.build()).unwrap();
+        });
+        assert_eq!((&lines[0]["target"], &lines[0]["message"]), (&"tank".into(), &"it leaks".into()));
+        assert!(!text.contains("log."), "{text}");
     }
 
     #[test]
