@@ -17,7 +17,7 @@ use std::{
 };
 
 use async_nats::jetstream::{
-    self,
+    self, AckKind,
     consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
 };
 use database::{Database, ScopedFutureExt as _, Transaction};
@@ -26,7 +26,7 @@ use futures_util::StreamExt as _;
 use runtime::{retry::Backoff, trace::TraceContext};
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
@@ -198,6 +198,16 @@ impl<H: Handler> Consumer<H> {
     }
 }
 
+/// Gives back what the server has sent and nobody has taken, until it sends no more: else it would wait for us in vain.
+async fn give_back(mut batch: pull::Batch) -> Result<(), Interrupted> {
+    const SILENCE: Duration = Duration::from_millis(50);
+    while let Ok(Some(message)) = timeout(SILENCE, batch.next()).await {
+        let message = message.map_err(Interrupted::by)?;
+        message.ack_with(AckKind::Nak(None)).await.map_err(Interrupted::by)?;
+    }
+    Ok(())
+}
+
 impl<H: Handler> Inner<H> {
     async fn receive(self: &Arc<Self>, stop: &CancellationToken) {
         let held = Held::new(self.options.ack_wait / 3);
@@ -214,11 +224,7 @@ impl<H: Handler> Inner<H> {
         let mut pauses = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         while !stop.is_cancelled() {
             let began = Instant::now();
-            let session = tokio::select! {
-                session = self.session(&held, &room, &lanes) => session,
-                () = stop.cancelled() => break,
-            };
-            if let Err(error) = session {
+            if let Err(error) = self.session(&held, &room, &lanes, stop).await {
                 tracing::warn!(consumer = self.inbox.consumer, %error, "subscribing anew");
             }
             if began.elapsed() > Duration::from_secs(5) {
@@ -233,19 +239,26 @@ impl<H: Handler> Inner<H> {
         workers.wait().await;
     }
 
-    /// Pulls messages, never more than there is room for, until something fails.
+    /// Pulls messages, never more than there is room for, until `stop`, or until something fails.
     async fn session(
         &self,
         held: &Held,
         room: &Arc<Semaphore>,
         lanes: &[mpsc::Sender<Delivery>],
+        stop: &CancellationToken,
     ) -> Result<(), Interrupted> {
-        self.events.connected().await;
+        tokio::select! {
+            () = self.events.connected() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
         let lost = self.events.lost();
         tokio::pin!(lost);
-        let consumer = self.subscribe().await?;
+        let consumer = tokio::select! {
+            subscribed = self.subscribe() => subscribed?,
+            () = stop.cancelled() => return Ok(()),
+        };
         tracing::info!(consumer = self.inbox.consumer, "subscribed");
-        loop {
+        while !stop.is_cancelled() {
             let first = Arc::clone(room).acquire_owned().await.map_err(Interrupted::by)?;
             let free = room.available_permits() + 1;
             drop(first);
@@ -256,6 +269,7 @@ impl<H: Handler> Inner<H> {
             while let Some(message) = tokio::select! {
                 message = batch.next() => message,
                 () = &mut lost => return Err(Interrupted("the connection was lost".into())),
+                () = stop.cancelled() => return give_back(batch).await,
             } {
                 let permit = Arc::clone(room).acquire_owned().await.map_err(Interrupted::by)?;
                 let delivery = held.take(message.map_err(Interrupted::by)?, permit).map_err(Interrupted::by)?;
@@ -265,6 +279,7 @@ impl<H: Handler> Inner<H> {
                 }
             }
         }
+        Ok(())
     }
 
     async fn subscribe(&self) -> Result<PullConsumer, Interrupted> {

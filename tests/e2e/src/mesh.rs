@@ -199,7 +199,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
     let test = env::current_exe().expect("a test has a path");
     let folder = test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps");
     let program = folder.join(name);
-    assert!(program.is_file(), "{} is missing: cargo build --release --workspace", program.display());
+    assert!(program.is_file(), "{} is missing: cargo build --workspace", program.display());
     program
 }
 
