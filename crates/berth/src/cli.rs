@@ -91,6 +91,18 @@ pub enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Write docker-compose.yaml: the mesh as containers
+    #[command(
+        after_help = "Examples:\n  berth compose\n  berth compose --check    fail if docker-compose.yaml is not what mesh.toml says"
+    )]
+    Compose {
+        /// Write nothing; fail if the file differs
+        #[arg(long)]
+        check: bool,
+    },
+    /// What runs inside containers
+    #[command(subcommand, hide = true)]
+    Contained(Contained),
     /// Become a supervised program
     #[command(hide = true)]
     Exec(exec::Arguments),
@@ -121,6 +133,41 @@ pub struct Logs {
     /// Lines to show of each log
     #[arg(long, short = 'n', default_value_t = 50, value_name = "COUNT")]
     pub lines: usize,
+}
+
+/// What runs inside containers; docker-compose.yaml calls it.
+#[derive(Debug, Subcommand)]
+pub enum Contained {
+    /// Make what is missing of the mesh's secrets, each in the volume of who may read it, and write the plan
+    Init {
+        /// Make the demo users as well
+        #[arg(long, env = "BERTH_DEMO_USERS", value_parser = clap::builder::BoolishValueParser::new(), default_value_t = false, action = clap::ArgAction::Set)]
+        demo_users: bool,
+    },
+    /// Prepare a database or the event bus, and become it
+    Serve {
+        /// Its name in the plan
+        server: String,
+    },
+    /// Ask a database or the event bus beside this process whether it serves
+    Probe {
+        /// Its name in the plan
+        server: String,
+    },
+    /// Print something a client outside needs
+    Show {
+        /// What
+        what: Shown,
+    },
+}
+
+/// What a client outside needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shown {
+    /// The certificate to trust
+    Ca,
+    /// Names and passwords of the demo users
+    Users,
 }
 
 /// What to do with secrets.

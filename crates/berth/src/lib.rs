@@ -2,10 +2,13 @@
 //!
 //! `cli` says what can be asked for, `commands` does it. `running` is a mesh that runs, from `project` (where things
 //! lie), `local` (its addresses), `secrets`, `mesh_units` (from the plan to units) and `supervisor` (which keeps units
-//! running). Other commands reach it through `control`. A library only so that tests can reach its rooms.
+//! running); `compose` writes the same mesh as containers, `contained` is what runs inside of them, and `plan_servers` says for both what
+//! the databases and the event bus are. Other commands reach it through `control`. A library only so that tests can reach its rooms.
 
 pub mod cli;
 pub mod commands;
+pub mod compose;
+pub mod contained;
 pub mod control;
 pub mod exec;
 pub mod failure;
@@ -13,6 +16,7 @@ pub mod local;
 pub mod lock;
 pub mod login;
 pub mod mesh_units;
+pub mod plan_servers;
 pub mod project;
 pub mod running;
 pub mod secrets;

@@ -17,13 +17,13 @@ use mesh::{
 };
 use nix::sys::signal::Signal;
 use servers::{
-    Account, Launch, NatsProgram, PostgresPrograms, TlsFiles,
-    nats::{Nats, User},
+    Account, Launch, NatsProgram, PostgresPrograms,
     postgres::{Owner, Postgres},
 };
 
 use crate::{
     failure::Failure,
+    plan_servers::{self, Place},
     project::Project,
     secrets,
     supervisor::{
@@ -47,8 +47,6 @@ const BACKOFF: Backoff = Backoff {
     steps: 8,
     stable_after: Duration::from_secs(30),
 };
-/// Connections a database accepts: pools of all instances, twice, for the time in which one replaces the other.
-const CONNECTIONS: u16 = 200;
 
 /// Prepares the databases and the event bus, and says how to run everything.
 ///
@@ -109,41 +107,20 @@ fn postgres(
     home: &Path,
     database: &Database,
 ) -> Result<Postgres, Failure> {
-    let address = address(&database.name, &database.host, database.port.get())?;
-    Ok(Postgres {
-        programs: programs.clone(),
+    let place = Place {
         data: home.join(database.name.as_str()),
-        host: address.ip(),
-        port: address.port(),
-        account,
-        tls: Some(tls_files(project, &database.name)),
-        max_connections: CONNECTIONS,
-        // The quarter that PostgreSQL's manual recommends.
-        shared_buffers: database.memory_bytes.get() / 4,
-        durable: true,
-    })
+        credentials: project.credentials().join(database.name.as_str()),
+        host: address(&database.name, &database.host, database.port.get())?.ip(),
+    };
+    Ok(plan_servers::postgres(database, place, programs.clone(), account))
 }
 
 fn event_bus(project: &Project, events: &Events) -> Result<Specification, Failure> {
     let name: &str = &events.server;
     let address = address(name, &events.host, events.port.get())?;
-    let users = events.users.iter().map(|user| {
-        Ok(User {
-            public_key: secrets::event_user(project, &user.service)?,
-            publish: user.publish.clone(),
-            subscribe: user.subscribe.clone(),
-        })
-    });
-    let server = Nats {
-        program: NatsProgram::find()?,
-        data: project.data().join(name),
-        name: name.to_owned(),
-        host: address.ip(),
-        port: address.port(),
-        tls: Some(tls_files(project, name)),
-        users: users.collect::<Result<_, Failure>>()?,
-        max_store: events.storage_bytes.get(),
-    };
+    let place =
+        Place { data: project.data().join(name), credentials: project.credentials().join(name), host: address.ip() };
+    let server = plan_servers::nats(events, place, NatsProgram::find()?)?;
     server.prepare()?;
     let policy = server_policy(Signal::SIGTERM);
     Ok(server_unit(name, server.launch(), Probe::Nats(address), address, &project.data(), policy))
@@ -269,11 +246,6 @@ fn executable(project: &Project, service: &Service) -> Result<PathBuf, Failure> 
         return Err(Failure::mendable(format!("{} of {} is missing", path.display(), service.name), mend));
     }
     Ok(path)
-}
-
-fn tls_files(project: &Project, server: &str) -> TlsFiles {
-    let folder = project.credentials().join(server);
-    TlsFiles { cert: folder.join("tls-cert.pem"), key: folder.join("tls-key.pem"), ca: folder.join("mesh-ca.pem") }
 }
 
 fn inherited() -> BTreeMap<String, OsString> {

@@ -49,6 +49,11 @@ impl Project {
         &self.declaration
     }
 
+    /// The declaration's file name.
+    pub fn declaration_name(&self) -> &str {
+        self.declaration.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or(DECLARATION)
+    }
+
     /// The resolved plan as it is committed.
     pub fn lock_file(&self) -> PathBuf {
         self.declaration.with_extension("lock.json")

@@ -43,6 +43,9 @@ pub enum Placement {
         /// The port of the public listener; not 0.
         public_port: u16,
     },
+    /// Each part a container of its own, all copies of a service under one name: a host is the name of the service, database or event
+    /// bus, which resolves to every copy there is. The gateway's public host is `localhost` unless one is declared.
+    Containers,
 }
 
 /// Resolves the text of a `mesh.toml`. `file_name` is only for the diagnostics, which are of everything that is wrong and not of the

@@ -553,6 +553,8 @@ pub enum CredentialKind {
     DatabasePassword,
     /// An nkey user seed for the event bus, text.
     EventsSeed,
+    /// The public nkey of every user of the event bus, JSON.
+    EventUsers,
     /// The Ed25519 key internal tokens are signed with, PKCS#8 PEM.
     TokenKey,
     /// The public token keys of every caller, JSON.

@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, env, fmt, net::SocketAddr};
 pub struct Settings {
     /// `BERTH_SERVICE`: the service's name in the mesh, `item-management`.
     pub service: String,
-    /// `BERTH_INSTANCE`: the name of this running copy, `item-management-1`.
+    /// `BERTH_INSTANCE`: the name of this running copy, `item-management-1`. Where it is not set, as in containers, whose copies all
+    /// have one environment, it is `BERTH_SERVICE` and the host name: `item-management-4f2a9c01d7be`.
     pub instance: String,
     /// `BERTH_DOMAIN`: the mesh's domain, which is also its SPIFFE trust domain.
     pub domain: String,
@@ -44,9 +45,14 @@ impl Settings {
                 }
             }
         });
-        let vars: Vec<_> = vars.collect();
+        let mut vars: BTreeMap<String, String> = vars.collect();
         if !faults.is_empty() {
             return Err(SettingError { faults });
+        }
+        if let (None, Some(service), Ok(host)) =
+            (vars.get("BERTH_INSTANCE"), vars.get("BERTH_SERVICE"), env::var("HOSTNAME"))
+        {
+            vars.insert("BERTH_INSTANCE".to_owned(), format!("{service}-{}", host.to_ascii_lowercase()));
         }
         Self::from_vars(vars)
     }

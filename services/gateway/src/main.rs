@@ -2,10 +2,14 @@
 
 use std::{env, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use auth::internal::Minter;
 use axum::Router;
-use berth_http::{health::Health, server::Server, upstream::UpstreamMetrics};
+use berth_http::{
+    health::Health,
+    server::{self, Server},
+    upstream::UpstreamMetrics,
+};
 use gateway::{
     AccessLog, Gateway, GatewayMetrics, Means, Reloadable,
     listener::{ALPN, Listener},
@@ -33,6 +37,16 @@ const GRACE: Duration = Duration::from_secs(25);
 async fn main() -> anyhow::Result<()> {
     tls::install_provider();
     let settings = Settings::from_env()?;
+    let credentials = Credentials::from_env()?;
+    let identity = Identity::load(&credentials, &settings.domain)?;
+    match env::args().nth(1).as_deref() {
+        None => serve(settings, credentials, identity).await,
+        Some("healthcheck") => Ok(server::probe(&settings, &identity).await?),
+        Some(other) => bail!("unknown argument {other:?}: there is `healthcheck`, or none to serve"),
+    }
+}
+
+async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Identity>) -> anyhow::Result<()> {
     telemetry::init(&settings);
     let lifecycle = Lifecycle::start()?;
     let plan_path = PathBuf::from(required("BERTH_PLAN", "the path of the resolved plan")?);
@@ -40,8 +54,6 @@ async fn main() -> anyhow::Result<()> {
         .parse()
         .context("BERTH_PUBLIC_LISTEN must be IP:PORT")?;
 
-    let credentials = Credentials::from_env()?;
-    let identity = Identity::load(&credentials, &settings.domain)?;
     let certificate = PublicCertificate::load(&credentials)?;
     let minter = Arc::new(Minter::load(&credentials, identity.id(), Clock::system())?);
     let metrics = Metrics::new();

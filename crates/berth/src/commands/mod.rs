@@ -1,5 +1,6 @@
 //! One file for each command: what it prints, and in which order things are done.
 
+mod compose;
 mod demo;
 mod down;
 mod lock;
@@ -12,6 +13,7 @@ use mesh::Plan;
 
 use crate::{
     cli::{Cli, Command, Secrets},
+    contained,
     control::{Client, Request},
     failure::Failure,
     login,
@@ -37,6 +39,8 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo => demo::run(&project()?).await,
         Command::Secrets(Secrets::Init) => init_secrets(&project()?),
         Command::Lock { check } => lock::run(&project()?, check),
+        Command::Compose { check } => compose::run(&project()?, check),
+        Command::Contained(order) => contained::run(project, order).await,
         Command::Exec(order) => match order.run() {
             Ok(never) => match never {},
             Err(error) => Err(Failure::io("berth exec", error)),

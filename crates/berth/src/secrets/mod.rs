@@ -27,6 +27,9 @@ use crate::{failure::Failure, project::Project};
 
 pub use demo::{CLIENT, REDIRECT, password_of};
 
+/// The credential of the event bus that says who its users are: `{"item-management": "U…"}`.
+pub const EVENT_USERS: &str = "event-users.json";
+
 /// What [`init`] did.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -77,22 +80,13 @@ pub fn init(project: &Project, plan: &Plan, demo_users: bool) -> Result<Report, 
     let (derived, own): (Vec<_>, Vec<_>) = owners
         .iter()
         .flat_map(|(owner, credentials)| credentials.iter().map(move |credential| (owner.as_str(), credential)))
-        .partition(|(_, credential)| credential.kind == CredentialKind::TokenIssuers);
+        .partition(|(_, credential)| {
+            matches!(credential.kind, CredentialKind::TokenIssuers | CredentialKind::EventUsers)
+        });
     for (owner, credential) in own.into_iter().chain(derived) {
         maker.provide(owner, credential)?;
     }
     Ok(maker.report)
-}
-
-/// The public part of a service's user of the event bus.
-///
-/// # Errors
-/// The service has no seed, or not a valid one.
-pub fn event_user(project: &Project, service: &str) -> Result<String, Failure> {
-    let path = project.credentials().join(service).join("nats-seed");
-    let seed = files::read(&path)?.unwrap_or_default();
-    let key = nkeys::KeyPair::from_seed(seed.trim());
-    Ok(key.map_err(|error| unusable(&path, &error))?.public_key())
 }
 
 /// The password of a database's role.
@@ -163,6 +157,7 @@ impl Maker<'_> {
             CredentialKind::EventsSeed => {
                 make_if_missing(&path, || nkeys::KeyPair::new_user().seed().map_err(Failure::other))?
             }
+            CredentialKind::EventUsers => files::replace_if_changed(&path, self.event_users()?.as_bytes())?,
             CredentialKind::TokenKey => make_if_missing(&path, token_keys::generate)?,
             CredentialKind::KeyEncryptionKey => make_if_missing(&path, || Ok(STANDARD.encode(random())))?,
             CredentialKind::Bootstrap => {
@@ -257,6 +252,17 @@ impl Maker<'_> {
             issuers.insert(issuer.to_string(), serde_json::json!({ "keys": [public] }));
         }
         serde_json::to_string_pretty(&issuers).map_err(Failure::other)
+    }
+
+    fn event_users(&self) -> Result<String, Failure> {
+        let mut users = BTreeMap::new();
+        for user in self.plan.events.iter().flat_map(|events| &events.users) {
+            let path = self.folder(&user.service).join("nats-seed");
+            let seed = files::read(&path)?.unwrap_or_default();
+            let key = nkeys::KeyPair::from_seed(seed.trim()).map_err(|error| unusable(&path, &error))?;
+            users.insert(user.service.to_string(), key.public_key());
+        }
+        serde_json::to_string_pretty(&users).map_err(Failure::other)
     }
 
     fn demo_users(&mut self, path: &Path) -> Result<(), Failure> {

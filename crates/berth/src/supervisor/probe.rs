@@ -26,9 +26,14 @@ pub enum Probe {
 impl Probe {
     /// Asks until the answer is yes.
     pub async fn succeeds(&self) {
-        while !matches!(timeout(PATIENCE, self.ask()).await, Ok(Ok(true))) {
+        while !self.passes().await {
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Asks once; no answer within 3 seconds is a no.
+    pub async fn passes(&self) -> bool {
+        matches!(timeout(PATIENCE, self.ask()).await, Ok(Ok(true)))
     }
 
     async fn ask(&self) -> io::Result<bool> {

@@ -13,6 +13,7 @@ const MESH_KEY: &str = "tls-key.pem";
 const MESH_CA: &str = "mesh-ca.pem";
 const DATABASE_PASSWORD: &str = "database-password";
 const EVENTS_SEED: &str = "nats-seed";
+const EVENT_USERS: &str = "event-users.json";
 const TOKEN_KEY: &str = "token-key.pem";
 const TOKEN_ISSUERS: &str = "token-issuers.json";
 const PUBLIC_CERTIFICATE: &str = "public-cert.pem";
@@ -56,7 +57,9 @@ pub(super) fn of_database() -> Vec<Credential> {
 }
 
 pub(super) fn of_events() -> Vec<Credential> {
-    identity()
+    let mut files = identity();
+    files.push(file(EVENT_USERS, CredentialKind::EventUsers));
+    files
 }
 
 pub(super) fn of_service(service: &Entry<Service>, part: Part, declaration: &Declaration) -> Vec<Credential> {

@@ -20,6 +20,23 @@ pub(super) enum Hosts {
     Nodes(Domain),
     /// Each on an address of its own.
     Loopback(BTreeMap<Name, Ipv4Addr>),
+    /// By the name of what it is a copy of.
+    Containers(Domain),
+}
+
+/// What is to be reached: a copy of a service, or a server.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part<'a> {
+    /// Its own name.
+    pub(super) name: &'a Name,
+    /// What it is a copy of; a server's own name.
+    pub(super) of: &'a Name,
+    /// The node it is on.
+    pub(super) node: &'a Name,
+    /// The port it has on its node.
+    pub(super) on_node: Port,
+    /// The port it declares.
+    pub(super) declared: Port,
 }
 
 impl Hosts {
@@ -32,28 +49,30 @@ impl Hosts {
         match placement {
             Placement::Nodes => declaration.mesh.domain.clone().map(Self::Nodes),
             Placement::Loopback { block, public_port } => loopback(declaration, layout, *block, *public_port, findings),
+            Placement::Containers => declaration.mesh.domain.clone().map(Self::Containers),
         }
     }
 
-    /// Where `name` on `node` is reached, given the port it has on its node and the one it declares.
-    pub(super) fn of(&self, name: &Name, node: &Name, on_node: Port, declared: Port) -> Option<(String, Port)> {
+    /// Where it is reached.
+    pub(super) fn of(&self, part: Part<'_>) -> Option<(String, Port)> {
         match self {
-            Self::Nodes(domain) => Some((format!("{node}.{domain}"), on_node)),
-            Self::Loopback(addresses) => Some((addresses.get(name)?.to_string(), declared)),
+            Self::Nodes(domain) => Some((format!("{}.{domain}", part.node), part.on_node)),
+            Self::Loopback(addresses) => Some((addresses.get(part.name)?.to_string(), part.declared)),
+            Self::Containers(_) => Some((part.of.to_string(), part.declared)),
         }
     }
 
     /// The address to bind for what is reached under `host`.
     pub(super) fn listen<'h>(&self, host: &'h str) -> &'h str {
         match self {
-            Self::Nodes(_) => ANY,
+            Self::Nodes(_) | Self::Containers(_) => ANY,
             Self::Loopback(_) => host,
         }
     }
 
     pub(super) fn of_node(&self, node: &Name) -> String {
         match self {
-            Self::Nodes(domain) => format!("{node}.{domain}"),
+            Self::Nodes(domain) | Self::Containers(domain) => format!("{node}.{domain}"),
             Self::Loopback(_) => Ipv4Addr::LOCALHOST.to_string(),
         }
     }
@@ -115,6 +134,11 @@ impl PublicFace {
         let (host, port, address) = match placement {
             Placement::Nodes => (
                 declared.host.as_ref().or(declaration.mesh.domain.as_ref())?.to_string(),
+                declared.port,
+                ANY.to_owned(),
+            ),
+            Placement::Containers => (
+                declared.host.as_ref().map_or_else(|| "localhost".to_owned(), ToString::to_string),
                 declared.port,
                 ANY.to_owned(),
             ),

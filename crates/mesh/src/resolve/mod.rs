@@ -132,16 +132,19 @@ impl Resolved<'_> {
     fn route(&self, service: &Entry<Service>) -> Option<plan::Route> {
         let route = service.body.route.as_ref()?;
         let upstreams = self.layout.copies(&service.name).iter().filter_map(|copy| {
-            let (host, port) = self.hosts.of(&copy.name, &copy.node, copy.port, *service.body.port.get_ref())?;
+            let (host, port) = self.address(service, copy)?;
             Some(plan::Endpoint { instance: copy.name.clone(), host, port })
         });
+        let mut upstreams: Vec<_> = upstreams.collect();
+        // One name may stand for all copies.
+        upstreams.dedup_by(|next, first| (&next.host, next.port) == (&first.host, first.port));
         Some(plan::Route {
             prefix: route.prefix.get_ref().clone(),
             service: service.name.clone(),
             auth: *route.auth.get_ref(),
             protocol: service.body.protocol,
             health: health(service),
-            upstreams: upstreams.collect(),
+            upstreams,
         })
     }
 
@@ -168,10 +171,17 @@ impl Resolved<'_> {
         self.layout.machines.iter().map(node).collect()
     }
 
+    /// Where a copy of a service listens.
+    fn address(&self, service: &Entry<Service>, copy: &layout::PlacedCopy) -> Option<(String, Port)> {
+        let declared = *service.body.port.get_ref();
+        let (of, node, on_node) = (&service.name, &copy.node, copy.port);
+        self.hosts.of(hosts::Part { name: &copy.name, of, node, on_node, declared })
+    }
+
     /// Where a database or the event bus listens, and on which node.
     fn server(&self, name: &Name, port: Port) -> Option<(Name, String, Port)> {
         let node = self.layout.servers.get(name.as_str())?;
-        let (host, port) = self.hosts.of(name, node, port, port)?;
+        let (host, port) = self.hosts.of(hosts::Part { name, of: name, node, on_node: port, declared: port })?;
         Some((node.clone(), host, port))
     }
 
@@ -268,7 +278,7 @@ impl Resolved<'_> {
     fn instances(&self, service: &Entry<Service>, placed: &Placed, part: Part) -> Option<Vec<plan::Instance>> {
         let own = self.variables(service, part)?;
         let instance = |copy: &layout::PlacedCopy| {
-            let (host, port) = self.hosts.of(&copy.name, &copy.node, copy.port, *service.body.port.get_ref())?;
+            let (host, port) = self.address(service, copy)?;
             let listen = self.hosts.listen(&host);
             let common = [
                 service.name.to_string(),
@@ -318,10 +328,12 @@ impl Resolved<'_> {
         for callee in self.calls.from.get(&service.name).into_iter().flatten() {
             let callee = self.declaration.services.get(callee)?;
             let addresses = self.layout.copies(&callee.name).iter().map(|copy| {
-                let (host, port) = self.hosts.of(&copy.name, &copy.node, copy.port, *callee.body.port.get_ref())?;
+                let (host, port) = self.address(callee, copy)?;
                 Some(format!("{host}:{port}"))
             });
-            set(&process::peer_variable(&callee.name), addresses.collect::<Option<Vec<_>>>()?.join(","));
+            let mut addresses: Vec<_> = addresses.collect::<Option<_>>()?;
+            addresses.dedup();
+            set(&process::peer_variable(&callee.name), addresses.join(","));
         }
         Some(variables)
     }

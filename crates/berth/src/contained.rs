@@ -1,0 +1,161 @@
+//! What runs inside the containers of `docker-compose.yaml`, besides the services: the one-shot that makes the secrets, and the step
+//! from a container to the database or event bus that runs in it.
+//!
+//! A container has its own credentials alone, in a volume of its own; the plan lies in a volume that all may read.
+
+use std::{
+    convert::Infallible,
+    env, fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+};
+
+use mesh::{
+    Placement, Plan,
+    plan::{Database, Events},
+};
+use servers::{Launch, NatsProgram, PostgresPrograms, postgres::Owner};
+
+use crate::{
+    cli::{Contained, Shown},
+    failure::Failure,
+    plan_servers::{self, Place},
+    project::Project,
+    secrets::{self, files},
+    supervisor::probe::Probe,
+};
+
+/// The account of every process in a container, by number: "nonroot" of the distroless images.
+pub const ACCOUNT: u32 = 65_532;
+
+/// Does what the compose file asks for.
+///
+/// # Errors
+/// It cannot be done.
+pub async fn run(project: impl Fn() -> Result<Project, Failure>, order: Contained) -> Result<(), Failure> {
+    match order {
+        Contained::Init { demo_users } => init(&project()?, demo_users),
+        Contained::Serve { server } => match serve(&server)? {},
+        Contained::Probe { server } => probe(&server).await,
+        Contained::Show { what } => show(&project()?, what),
+    }
+}
+
+/// Makes the secrets as `berth secrets init` does, and gives each folder to who runs in the containers.
+fn init(project: &Project, demo_users: bool) -> Result<(), Failure> {
+    let plan = project.resolve(&Placement::Containers)?;
+    let report = secrets::init(project, &plan, demo_users)?;
+    files::replace(&project.plan(), plan.to_json().as_bytes())?;
+    for folder in [project.credentials(), project.run()] {
+        give(&folder).map_err(|error| Failure::io(format!("cannot give {} away", folder.display()), error))?;
+    }
+    println_line(&report.to_string())
+}
+
+/// Gives a folder to the containers' account, with all that is in it.
+fn give(path: &Path) -> std::io::Result<()> {
+    chown(path, Some(ACCOUNT), Some(ACCOUNT))?;
+    if !fs::symlink_metadata(path)?.is_dir() {
+        return Ok(());
+    }
+    fs::read_dir(path)?.try_for_each(|entry| give(&entry?.path()))
+}
+
+fn show(project: &Project, what: Shown) -> Result<(), Failure> {
+    let path = match what {
+        Shown::Ca => project.ca(),
+        Shown::Users => project.users(),
+    };
+    let text = files::read(&path)?.ok_or_else(|| match what {
+        Shown::Ca => Failure::mendable("the mesh has no authority yet", "start it once: docker-compose up"),
+        Shown::Users => Failure::mendable(
+            "the mesh has no demo users",
+            "start it with them: BERTH_DEMO_USERS=yes docker-compose up",
+        ),
+    })?;
+    println_line(text.trim_end())
+}
+
+/// A database or the event bus of the plan.
+enum Server<'p> {
+    Database(&'p Database),
+    Events(&'p Events),
+}
+
+impl<'p> Server<'p> {
+    fn find(plan: &'p Plan, name: &str) -> Result<Self, Failure> {
+        let database = plan.databases.iter().find(|database| database.name == *name).map(Self::Database);
+        let events = plan.events.as_ref().filter(|events| events.server == *name).map(Self::Events);
+        database.or(events).ok_or_else(|| {
+            Failure::mendable(
+                format!("the plan has no database and no event bus {name}"),
+                "write the compose file anew: `berth compose`",
+            )
+        })
+    }
+}
+
+/// Prepares the server's data folder, and becomes the server.
+fn serve(name: &str) -> Result<Infallible, Failure> {
+    let plan = plan()?;
+    let launch = match Server::find(&plan, name)? {
+        Server::Database(database) => prepare_database(database)?,
+        Server::Events(events) => {
+            let server = plan_servers::nats(events, place()?, NatsProgram::find()?)?;
+            server.prepare()?;
+            server.launch()
+        }
+    };
+    Err(Failure::io(format!("cannot become {name}"), launch.command().exec()))
+}
+
+fn prepare_database(database: &Database) -> Result<Launch, Failure> {
+    let place = place()?;
+    let path = place.credentials.join("database-password");
+    let password = files::read(&path)?.ok_or_else(|| Failure::other(format!("{} is missing", path.display())))?;
+    let server = plan_servers::postgres(database, place, PostgresPrograms::find()?, None);
+    server.prepare(Owner {
+        role: &database.role,
+        database: &database.database,
+        password: password.trim_end_matches('\n'),
+    })?;
+    Ok(server.launch())
+}
+
+async fn probe(name: &str) -> Result<(), Failure> {
+    let plan = plan()?;
+    let probe = match Server::find(&plan, name)? {
+        Server::Database(database) => {
+            let server = plan_servers::postgres(database, place()?, PostgresPrograms::find()?, None);
+            Probe::Command(server.readiness_probe())
+        }
+        Server::Events(events) => Probe::Nats(SocketAddr::from((Ipv4Addr::LOCALHOST, events.port.get()))),
+    };
+    if probe.passes().await { Ok(()) } else { Err(Failure::other(format!("{name} does not serve"))) }
+}
+
+fn plan() -> Result<Plan, Failure> {
+    let path = folder("BERTH_PLAN")?;
+    let text = files::read(&path)?.ok_or_else(|| Failure::other(format!("there is no plan at {}", path.display())))?;
+    Plan::from_json(&text).map_err(Failure::other)
+}
+
+fn place() -> Result<Place, Failure> {
+    Ok(Place {
+        data: folder("STATE_DIRECTORY")?.join("data"),
+        credentials: folder("CREDENTIALS_DIRECTORY")?,
+        host: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    })
+}
+
+fn folder(variable: &str) -> Result<PathBuf, Failure> {
+    env::var_os(variable).map(PathBuf::from).ok_or_else(|| {
+        Failure::mendable(format!("{variable} is not set"), "start the container by docker-compose.yaml, which sets it")
+    })
+}
+
+fn println_line(text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    writeln!(std::io::stdout(), "{text}").map_err(|error| Failure::io("cannot write to standard output", error))
+}
