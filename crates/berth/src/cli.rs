@@ -59,12 +59,15 @@ pub enum Command {
     Logs(Logs),
     /// Print an access token for a demo user
     #[command(
-        after_help = "Example:\n  curl --cacert .berth/ca.pem -H \"Authorization: Bearer $(berth token --user alice)\" https://localhost:8443/items"
+        after_help = "Example (from a file, since a command line can be read by everybody on the machine):\n  echo \"Authorization: Bearer $(berth token --user alice)\" >.berth/alice\n  curl --cacert .berth/ca.pem -H @.berth/alice https://localhost:8443/items"
     )]
     Token {
         /// The user: alice, bob, carol, mallory or admin
         #[arg(long, value_name = "NAME")]
         user: String,
+        /// Of the mesh that runs in containers (docker-compose up)
+        #[arg(long)]
+        compose: bool,
     },
     /// Restart a service, one instance after the other
     #[command(
@@ -78,7 +81,11 @@ pub enum Command {
     #[command(
         after_help = "Runs the very commands that `berth up` shows, in a shell. Ends with 0 only if the order is confirmed."
     )]
-    Demo,
+    Demo {
+        /// In the mesh that runs in containers (docker-compose up)
+        #[arg(long)]
+        compose: bool,
+    },
     /// Make certificates, keys and passwords
     #[command(subcommand)]
     Secrets(Secrets),

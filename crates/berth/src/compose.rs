@@ -95,6 +95,7 @@ struct Container {
     restart: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_signal: Option<&'static str>,
+    // docker-compose 1.29 passes on whole seconds alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_grace_period: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "assignments")]
@@ -284,7 +285,7 @@ fn service(plan: &Plan, service: &Service) -> Result<Container, Failure> {
         scale: (!is_gateway).then(|| service.replicas.start()),
         mem_limit: service.memory_bytes.get(),
         cpus: f64::from(service.cpu_millis.get()) / 1000.0,
-        stop_grace_period: Some(format!("{}ms", service.stop_timeout_ms.duration().as_millis())),
+        stop_grace_period: Some(format!("{}s", service.stop_timeout_ms.duration().as_millis().div_ceil(1000))),
         environment: environment.into_iter().map(|(name, value)| (name, value.replace('$', "$$"))).collect(),
         volumes,
         ports: if is_gateway { vec![format!("{0}:{0}", plan.gateway.public_port)] } else { Vec::new() },

@@ -10,6 +10,7 @@ pub mod commands;
 pub mod compose;
 pub mod contained;
 pub mod control;
+pub mod engine;
 pub mod exec;
 pub mod failure;
 pub mod local;

@@ -11,12 +11,14 @@ use mesh::{Placement, Plan};
 use crate::failure::Failure;
 
 const DECLARATION: &str = "mesh.toml";
+const STATE: &str = ".berth";
 
 /// A declared mesh on this machine.
 #[derive(Debug, Clone)]
 pub struct Project {
     root: PathBuf,
     declaration: PathBuf,
+    state: PathBuf,
 }
 
 impl Project {
@@ -36,7 +38,18 @@ impl Project {
         };
         let declaration = fs::canonicalize(&declaration).map_err(|_| Failure::NoDeclaration(declaration))?;
         let root = declaration.parent().map(Path::to_owned).unwrap_or_default();
-        Ok(Self { root, declaration })
+        let state = root.join(STATE);
+        Ok(Self { root, declaration, state })
+    }
+
+    /// The same mesh, as it runs in containers: what is known of it here lies apart from what the local runner keeps.
+    pub fn in_containers(&self) -> Self {
+        Self { state: self.state.join("compose"), ..self.clone() }
+    }
+
+    /// Whether it is the mesh as it runs in containers.
+    pub fn runs_in_containers(&self) -> bool {
+        self.state != self.root.join(STATE)
     }
 
     /// The folder of the declaration.
@@ -72,7 +85,7 @@ impl Project {
 
     /// Everything the local runner keeps.
     pub fn state(&self) -> PathBuf {
-        self.root.join(".berth")
+        self.state.clone()
     }
 
     /// One folder of credentials a service.

@@ -26,7 +26,12 @@ pub fn steps(project: &Project, plan: &Plan) -> Option<Vec<Step>> {
     }
     let berth = program(project);
     let url = &plan.gateway.public_url;
-    let curl = "curl -sS --cacert .berth/ca.pem";
+    let state = project.state();
+    let state = state.strip_prefix(project.root()).unwrap_or(&state).to_string_lossy().into_owned();
+    let token = if project.runs_in_containers() { "token --compose" } else { "token" };
+    let curl = &format!("curl -sS --cacert {state}/ca.pem");
+    // From files: whatever stands in a command line can be read by everybody on the machine.
+    let (carol, alice) = (&format!("-H @{state}/carol"), &format!("-H @{state}/alice"));
     let json = "-H 'Content-Type: application/json'";
     let id = r#"grep -o '"id":"[^"]*"' | head -n 1 | cut -d '"' -f 4"#;
     Some(vec![
@@ -36,12 +41,16 @@ pub fn steps(project: &Project, plan: &Plan) -> Option<Vec<Step>> {
         },
         Step {
             title: "carol, a clerk, and alice, a customer, log in (authorization code with PKCE).",
-            commands: format!("CAROL=$({berth} token --user carol)\nALICE=$({berth} token --user alice)"),
+            commands: format!(
+                "umask 077\n\
+                 echo \"Authorization: Bearer $({berth} {token} --user carol)\" >{state}/carol\n\
+                 echo \"Authorization: Bearer $({berth} {token} --user alice)\" >{state}/alice"
+            ),
         },
         Step {
             title: "carol puts an item on sale: price in cents, three pieces in stock.",
             commands: format!(
-                "ITEM=$({curl} {url}/items -H \"Authorization: Bearer $CAROL\" {json} \\\n  \
+                "ITEM=$({curl} {url}/items {carol} {json} \\\n  \
                  -d '{{\"sku\":\"TEA-'$(date +%s)-$$'\",\"name\":\"Green tea\",\"price\":{{\"amount\":499,\"currency\":\"EUR\"}},\"stock_on_hand\":3}}')\n\
                  echo \"$ITEM\"; ITEM_ID=$(echo \"$ITEM\" | {id})"
             ),
@@ -49,7 +58,7 @@ pub fn steps(project: &Project, plan: &Plan) -> Option<Vec<Step>> {
         Step {
             title: "alice orders two. The order is taken down at once; its outcome is a matter of two databases.",
             commands: format!(
-                "ORDER=$({curl} {url}/documents -H \"Authorization: Bearer $ALICE\" {json} \\\n  \
+                "ORDER=$({curl} {url}/documents {alice} {json} \\\n  \
                  -H \"Idempotency-Key: $(date +%s)-$$\" \\\n  \
                  -d '{{\"kind\":\"order\",\"lines\":[{{\"item_id\":\"'$ITEM_ID'\",\"quantity\":2}}]}}')\n\
                  echo \"$ORDER\"; ORDER_ID=$(echo \"$ORDER\" | {id})"
@@ -59,26 +68,20 @@ pub fn steps(project: &Project, plan: &Plan) -> Option<Vec<Step>> {
             title: "She watches it until it is decided.",
             commands: format!(
                 "for second in $(seq 30); do\n  \
-                 ORDER=$({curl} {url}/documents/$ORDER_ID -H \"Authorization: Bearer $ALICE\")\n  \
+                 ORDER=$({curl} {url}/documents/$ORDER_ID {alice})\n  \
                  case $ORDER in *'\"PENDING\"'*) sleep 1 ;; *) break ;; esac\n\
                  done; echo \"$ORDER\""
             ),
         },
-        Step {
-            title: "One piece is left.",
-            commands: format!("{curl} {url}/items/$ITEM_ID -H \"Authorization: Bearer $ALICE\"; echo"),
-        },
+        Step { title: "One piece is left.", commands: format!("{curl} {url}/items/$ITEM_ID {alice}; echo") },
         Step {
             title: "Without a token there is no way in, and a customer may not put anything on sale.",
             commands: format!(
                 "{curl} {url}/items; echo\n\
-                 {curl} {url}/items -H \"Authorization: Bearer $ALICE\" {json} -d '{{\"sku\":\"X\",\"name\":\"X\",\"price\":{{\"amount\":1,\"currency\":\"EUR\"}},\"stock_on_hand\":1}}'; echo"
+                 {curl} {url}/items {alice} {json} -d '{{\"sku\":\"X\",\"name\":\"X\",\"price\":{{\"amount\":1,\"currency\":\"EUR\"}},\"stock_on_hand\":1}}'; echo"
             ),
         },
-        Step {
-            title: "The order, confirmed.",
-            commands: format!("{curl} {url}/documents/$ORDER_ID -H \"Authorization: Bearer $ALICE\"; echo"),
-        },
+        Step { title: "The order, confirmed.", commands: format!("{curl} {url}/documents/$ORDER_ID {alice}; echo") },
     ])
 }
 

@@ -6,7 +6,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{print, running_plan};
+use super::{print, running};
 use crate::{
     failure::Failure,
     project::Project,
@@ -17,9 +17,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Runs the tour in a shell, as somebody who pastes it would, and shows each command with its answer.
-pub(super) async fn run(project: &Project) -> Result<(), Failure> {
-    let plan = running_plan(project).await?;
-    let steps = walkthrough::steps(project, &plan).ok_or_else(|| {
+pub(super) async fn run(project: &Project, in_containers: bool) -> Result<(), Failure> {
+    let (project, plan) = running(project, in_containers).await?;
+    let steps = walkthrough::steps(&project, &plan).ok_or_else(|| {
         Failure::mendable(
             "this mesh is not the shop: there is no tour of it",
             "the tour needs the routes /items and /documents",

@@ -15,6 +15,7 @@ use crate::{
     cli::{Cli, Command, Secrets},
     contained,
     control::{Client, Request},
+    engine,
     failure::Failure,
     login,
     project::Project,
@@ -34,9 +35,9 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Down => down::run(&project()?).await,
         Command::Status { json } => status(&project()?, json).await,
         Command::Logs(options) => logs::run(&project()?, &options).await,
-        Command::Token { user } => token(&project()?, &user).await,
+        Command::Token { user, compose } => token(&project()?, &user, compose).await,
         Command::Restart { service } => restart(&project()?, service).await,
-        Command::Demo => demo::run(&project()?).await,
+        Command::Demo { compose } => demo::run(&project()?, compose).await,
         Command::Secrets(Secrets::Init) => init_secrets(&project()?),
         Command::Lock { check } => lock::run(&project()?, check),
         Command::Compose { check } => compose::run(&project()?, check),
@@ -63,9 +64,17 @@ async fn status(project: &Project, json: bool) -> Result<(), Failure> {
     print(&view::table(&board, &sampler.sample(&board), width))
 }
 
-async fn token(project: &Project, user: &str) -> Result<(), Failure> {
-    let plan = running_plan(project).await?;
-    print(&login::access_token(project, &plan, user).await?)
+async fn token(project: &Project, user: &str, in_containers: bool) -> Result<(), Failure> {
+    let (project, plan) = running(project, in_containers).await?;
+    print(&login::access_token(&project, &plan, user).await?)
+}
+
+/// The running mesh, here or in containers: where its certificate and users lie, and its plan.
+async fn running(project: &Project, in_containers: bool) -> Result<(Project, Plan), Failure> {
+    if in_containers {
+        return engine::access(project).await;
+    }
+    Ok((project.clone(), running_plan(project).await?))
 }
 
 async fn restart(project: &Project, name: String) -> Result<(), Failure> {

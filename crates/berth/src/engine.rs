@@ -1,0 +1,64 @@
+//! Speaking to a mesh that runs in containers, through the compose program of this machine.
+
+use std::{path::Path, process::Stdio};
+
+use mesh::{Placement, Plan};
+use tokio::process::Command;
+
+use crate::{failure::Failure, project::Project, secrets::files};
+
+/// Programs that read `docker-compose.yaml`, as command lines; the first that runs is taken.
+const PROGRAMS: [&[&str]; 3] = [&["docker", "compose"], &["docker-compose"], &["podman-compose"]];
+
+/// Brings what a client needs (the certificate, the demo users) out of the containers' volumes.
+///
+/// # Errors
+/// No compose program is there, or the mesh was never started.
+pub async fn access(project: &Project) -> Result<(Project, Plan), Failure> {
+    let plan = project.resolve(&Placement::Containers)?;
+    let outside = project.in_containers();
+    outside.create_folders().map_err(|error| Failure::io("cannot make the folder .berth/compose", error))?;
+    let program = program().await?;
+    for (what, path) in [("ca", outside.ca()), ("users", outside.users())] {
+        let text = shown(program, project.root(), what).await?;
+        files::replace(&path, text.as_bytes())?;
+    }
+    Ok((outside, plan))
+}
+
+async fn program() -> Result<&'static [&'static str], Failure> {
+    for line in PROGRAMS {
+        let mut command = command(line);
+        let version = command.arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+        if version.is_ok_and(|status| status.success()) {
+            return Ok(line);
+        }
+    }
+    Err(Failure::mendable(
+        "there is no compose program on this machine",
+        "install docker-compose, the compose plugin of docker, or podman-compose",
+    ))
+}
+
+/// The one-shot of the compose file has all volumes, so it can show what lies in them.
+async fn shown(program: &[&str], folder: &Path, what: &str) -> Result<String, Failure> {
+    let mut command = command(program);
+    command.args(["run", "--rm", "-T", "init", "--mesh", "/mesh", "contained", "show", what]);
+    let output = command.current_dir(folder).stdin(Stdio::null()).output().await;
+    let output = output.map_err(|error| Failure::io(format!("cannot run {}", program.join(" ")), error))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(Failure::mendable(
+            format!("the containers do not show the {what}: {}", said.trim()),
+            "start them: BERTH_DEMO_USERS=yes docker-compose up -d",
+        ));
+    }
+    String::from_utf8(output.stdout).map_err(Failure::other)
+}
+
+fn command(line: &[&str]) -> Command {
+    let (program, args) = line.split_first().unwrap_or((&"docker", &[]));
+    let mut command = Command::new(program);
+    command.args(args).kill_on_drop(true);
+    command
+}
