@@ -41,7 +41,9 @@ pub enum LoadError {
     #[error(transparent)]
     Credential(#[from] CredentialError),
     /// The signing key is not usable.
-    #[error("the credential `{KEY_CREDENTIAL}` is not usable: {0}; write a new one with `berth secrets rotate`")]
+    #[error(
+        "the credential `{KEY_CREDENTIAL}` is not usable: {0}; remove it and run `berth secrets init`, which makes a new one"
+    )]
     Key(KeyError),
     /// The issuers' keys are not usable.
     #[error(

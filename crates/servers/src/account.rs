@@ -4,7 +4,7 @@
 //! that account can reach the data folder at all: a checkout in `/root` is closed to everybody else.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::{
         fs::{MetadataExt, PermissionsExt, chown},
         process::CommandExt,
@@ -12,9 +12,6 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-
-use data_encoding::HEXLOWER;
-use sha2::{Digest, Sha256};
 
 use crate::Error;
 
@@ -54,10 +51,11 @@ pub(crate) fn hand_over(path: &Path, account: Option<Account>) -> Result<(), Err
 }
 
 /// Where data that `account` must reach can be kept: `preferred`, or, where a folder above it is closed to others,
-/// a folder of its own under `/var/lib/berth` whose name is made from `preferred`.
+/// a folder of its own under `/var/lib/berth`, whose name is drawn at random and kept in the file `home` in `preferred`: so that with
+/// `preferred` the data is forgotten, too.
 ///
 /// # Errors
-/// The folder cannot be made.
+/// A folder or the file cannot be made or read.
 pub fn data_home(preferred: &Path, account: Option<Account>) -> Result<PathBuf, Error> {
     let create = |path: &Path| fs::create_dir_all(path).map_err(Error::io("cannot create", path));
     let Some(account) = account else {
@@ -69,14 +67,25 @@ pub fn data_home(preferred: &Path, account: Option<Account>) -> Result<PathBuf, 
     if absolute.ancestors().all(|folder| may_enter(folder, account)) {
         return Ok(absolute);
     }
-    let digest = Sha256::digest(absolute.as_os_str().as_encoded_bytes());
-    let name = HEXLOWER.encode(digest.get(..8).unwrap_or(&digest));
-    let elsewhere = Path::new("/var/lib/berth").join(name);
+    let elsewhere = Path::new("/var/lib/berth").join(own_name(&absolute.join("home"))?);
     create(&elsewhere)?;
     for folder in [Path::new("/var/lib/berth"), elsewhere.as_path()] {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o711)).map_err(Error::io("cannot open", folder))?;
     }
     Ok(elsewhere)
+}
+
+/// The name in the file; a new one where there is none.
+fn own_name(file: &Path) -> Result<String, Error> {
+    match fs::read_to_string(file) {
+        Ok(name) if name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) => Ok(name),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("cannot read", file)(error)),
+        _ => {
+            let name = format!("{:016x}", rand::random::<u64>());
+            fs::write(file, &name).map_err(Error::io("cannot write", file))?;
+            Ok(name)
+        }
+    }
 }
 
 fn may_enter(folder: &Path, account: Account) -> bool {
@@ -103,6 +112,18 @@ mod tests {
         let asked = folder.path().join("a/b");
         assert_eq!(data_home(&asked, None).unwrap(), asked);
         assert!(asked.is_dir());
+    }
+
+    #[test]
+    fn a_home_elsewhere_is_forgotten_with_the_file_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("home");
+        let name = own_name(&file).unwrap();
+        assert_eq!(own_name(&file).unwrap(), name);
+        fs::remove_file(&file).unwrap();
+        assert_ne!(own_name(&file).unwrap(), name);
+        fs::write(&file, "../../etc").unwrap();
+        assert_ne!(own_name(&file).unwrap(), "../../etc");
     }
 
     #[test]

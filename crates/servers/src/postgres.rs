@@ -12,7 +12,13 @@ use std::{
     process::Command,
 };
 
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+
 use crate::{Account, Error, Launch, PostgresPrograms, TlsFiles, account::hand_over, run};
+
+/// The file in the data folder that tells whether the role's password has changed.
+const PASSWORD_DIGEST: &str = "password.sha256";
 
 /// What one server is to be.
 #[derive(Debug, Clone)]
@@ -59,7 +65,20 @@ impl Postgres {
         if !self.data.join("PG_VERSION").is_file() {
             self.create(owner)?;
         }
+        self.keep_password(owner)?;
         self.write_configuration(owner)
+    }
+
+    /// Gives the role its password anew when it is another than the last time. A password of 256 random bits can be remembered by its
+    /// digest.
+    fn keep_password(&self, owner: Owner<'_>) -> Result<(), Error> {
+        let digest = digest(owner.password);
+        if fs::read_to_string(self.data.join(PASSWORD_DIGEST)).is_ok_and(|known| known == digest) {
+            return Ok(());
+        }
+        let (role, password) = (owner.role, owner.password.replace('\'', "''"));
+        self.execute_offline(&format!("ALTER ROLE \"{role}\" PASSWORD '{password}';\n\n"))?;
+        self.write(PASSWORD_DIGEST, &digest)
     }
 
     /// The command that runs the server in the foreground. SIGINT is the signal for a fast, clean stop.
@@ -108,7 +127,8 @@ impl Postgres {
         }
         run(initdb.arg("--pgdata").arg(&unfinished), b"")?;
         self.execute_in(&unfinished, &owner_sql(owner))?;
-        fs::rename(&unfinished, &self.data).map_err(Error::io("cannot rename", &unfinished))
+        fs::rename(&unfinished, &self.data).map_err(Error::io("cannot rename", &unfinished))?;
+        self.write(PASSWORD_DIGEST, &digest(owner.password))
     }
 
     /// Runs SQL as the administrator while the server is off (single-user mode). Each statement ends in `;` and an
@@ -206,6 +226,10 @@ impl Postgres {
         let lines = settings.into_iter().map(|(name, value)| format!("{name} = {value}\n"));
         ["# Written at every start; changes are lost.\n".to_owned()].into_iter().chain(lines).collect()
     }
+}
+
+fn digest(password: &str) -> String {
+    HEXLOWER.encode(&Sha256::digest(password))
 }
 
 fn owner_sql(owner: Owner<'_>) -> String {

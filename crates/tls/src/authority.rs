@@ -121,6 +121,23 @@ impl Authority {
         self.sign(&first, names, vec![ExtendedKeyUsagePurpose::ServerAuth])
     }
 
+    /// Whether a certificate made by [`issue`](Self::issue) or [`issue_public`](Self::issue_public) is this authority's, and still valid
+    /// at `time`.
+    #[must_use]
+    pub fn vouches_for(&self, cert_pem: &str, time: SystemTime) -> bool {
+        let Ok(since_epoch) = time.duration_since(SystemTime::UNIX_EPOCH) else { return false };
+        let read = |pem: &str| crate::pem::certificates("certificate", pem.as_bytes());
+        let (Ok(ours), Ok(theirs)) = (read(&self.cert_pem), read(cert_pem)) else { return false };
+        let (Some(ours), Some(theirs)) = (ours.first(), theirs.first()) else { return false };
+        let (Ok(anchor), Ok(leaf)) = (webpki::anchor_from_trusted_cert(ours), webpki::EndEntityCert::try_from(theirs))
+        else {
+            return false;
+        };
+        let at = rustls_pki_types::UnixTime::since_unix_epoch(since_epoch);
+        let usage = webpki::KeyUsage::server_auth();
+        leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &[anchor], &[], at, usage, None, None).is_ok()
+    }
+
     /// The authority's certificate, PEM: what goes into `mesh-ca.pem`.
     #[must_use]
     pub fn ca_pem(&self) -> &str {

@@ -1,8 +1,10 @@
 //! What one does in the shop, over and over: create an item, place an order, read the stock.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
-use testkit::eventually;
+use testkit::{eventually, eventually_within};
 
 use crate::{Answer, Caller, Mesh};
 
@@ -17,6 +19,10 @@ pub struct Shop {
     pub carol: Caller,
     /// May nothing.
     pub mallory: Caller,
+}
+
+fn new_key() -> String {
+    format!("{:032x}", rand::random::<u128>())
 }
 
 impl Shop {
@@ -55,9 +61,41 @@ impl Shop {
         let request = self
             .alice
             .request(Method::POST, "/documents")
-            .header("idempotency-key", format!("{:032x}", rand::random::<u128>()))
+            .header("idempotency-key", new_key())
             .json(&Self::order_of(item, quantity));
         Answer::of(if wait == 0 { request } else { request.header("prefer", format!("wait={wait}")) }).await
+    }
+
+    /// Alice orders, whatever happens meanwhile: under one key until the outcome is known, anew when the order was cancelled by its
+    /// deadline. When this returns, exactly one order of hers is confirmed.
+    pub async fn order_surely(&self, item: &str, quantity: i64) {
+        let patience = Duration::from_secs(90);
+        let mut key = new_key();
+        eventually_within(patience, "an order to be confirmed", async || {
+            let request = self.alice.request(Method::POST, "/documents").header("idempotency-key", &key);
+            let answer = Answer::try_of(request.json(&Self::order_of(item, quantity))).await.ok()?;
+            let location = match answer.status.as_u16() {
+                201 | 202 => answer.header("location").to_owned(),
+                _ => return None,
+            };
+            match self.decided(&location).await? {
+                true => Some(()),
+                false => {
+                    key = new_key();
+                    None
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Whether the order at this path was confirmed; nothing while that is open.
+    async fn decided(&self, location: &str) -> Option<bool> {
+        let answer = Answer::try_of(self.alice.request(Method::GET, location)).await.ok()?;
+        match answer.body.get("state").and_then(Value::as_str)? {
+            "PENDING" => None,
+            state => Some(state == "CONFIRMED"),
+        }
     }
 
     /// Waits until a document is in this state.

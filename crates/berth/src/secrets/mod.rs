@@ -14,6 +14,7 @@ use std::{
     fmt, fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use base64::{
@@ -29,6 +30,9 @@ pub use demo::{CLIENT, REDIRECT, password_of};
 
 /// The credential of the event bus that says who its users are: `{"item-management": "U…"}`.
 pub const EVENT_USERS: &str = "event-users.json";
+
+/// A certificate is renewed when it has no more than this left: the month that an operator who starts the mesh seldom needs.
+const RENEWED_BEFORE_END: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What [`init`] did.
 #[derive(Debug, Default)]
@@ -199,12 +203,14 @@ impl Maker<'_> {
         files::replace_if_changed(to, &content)
     }
 
-    /// A certificate and its key; both anew if one of them is missing.
+    /// A certificate and its key; both anew if one of them is missing, the authority is another one, or the certificate ends soon.
     fn certify(&mut self, owner: &str, credential: &Credential) -> Result<bool, Failure> {
         let public = credential.kind == CredentialKind::PublicCertificate;
         let cert = self.folder(owner).join(&credential.name);
         let key = self.folder(owner).join(if public { "public-key.pem" } else { "tls-key.pem" });
-        let missing = !cert.is_file() || !key.is_file();
+        let soon = SystemTime::now() + RENEWED_BEFORE_END;
+        let current = files::read(&cert)?.is_some_and(|cert| self.authority.vouches_for(&cert, soon));
+        let missing = !current || !key.is_file();
         if missing {
             let leaf = if public { self.public_leaf()? } else { self.authority.issue(owner)? };
             files::replace(&key, leaf.key_pem.as_bytes())?;

@@ -30,6 +30,9 @@ pub(super) enum Issuer<'d> {
 const GATEWAY: &str = "gateway";
 const IDENTITY: &str = "identity";
 
+/// Where the identity service has its paths.
+const IDENTITY_PREFIX: &str = "/identity";
+
 /// Paths every service of the mesh keeps for itself: never routed from outside.
 const PRIVATE: [&str; 4] = ["/internal", "/livez", "/metrics", "/readyz"];
 
@@ -156,12 +159,31 @@ fn issuer<'d>(declaration: &'d Declaration, findings: &mut Findings) -> Option<I
         let finding = Finding::new(Rule::NoIssuer, format!("nobody could get a token from `{}`", service.name))
             .at(span, "not open to callers without one")
             .help(format!(
-                "give it `route = {{ prefix = \"/{}\", auth = \"none\" }}` and leave its `protocol` at \"mesh\"",
-                service.name
+                "give it `route = {{ prefix = \"{IDENTITY_PREFIX}\", auth = \"none\" }}` and leave its `protocol` at \"mesh\""
             ));
         findings.push(finding);
     }
+    if let Some(prefix) = service.body.route.as_ref().map(|route| &route.prefix)
+        && prefix.get_ref().as_str() != IDENTITY_PREFIX
+    {
+        let finding = Finding::new(Rule::NoIssuer, format!("`{}` serves below `{IDENTITY_PREFIX}`", service.name))
+            .at(prefix.span(), "nothing is there")
+            .help(format!("make it `prefix = \"{IDENTITY_PREFIX}\"`"));
+        findings.push(finding);
+    }
+    if let Some(reference) = renamed_gateway(declaration) {
+        let finding =
+            Finding::new(Rule::NoGateway, format!("`{}` believes the gateway alone who a caller is", service.name))
+                .at(reference.span(), "known to it under another name")
+                .help(format!("call the service `{GATEWAY}`, or take an OpenID provider outside: `[auth]` `issuer`"));
+        findings.push(finding);
+    }
     route.map(|route| Issuer::Service(service, route.prefix.get_ref()))
+}
+
+/// A gateway of another name than the identity service knows: it counts attempts to sign in by the address that the gateway tells.
+fn renamed_gateway(declaration: &Declaration) -> Option<&toml::Spanned<String>> {
+    declaration.gateway.service.as_ref().filter(|reference| reference.get_ref() != GATEWAY)
 }
 
 fn external<'d>(reference: &'d toml::Spanned<String>, findings: &mut Findings) -> Option<Issuer<'d>> {
