@@ -19,6 +19,8 @@ async fn main() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             }
+            // So many MiB of memory, written to and never given back.
+            "take" => std::mem::forget(vec![1_u8; value.parse::<usize>().unwrap() << 20]),
             "listen" => std::mem::forget(std::net::TcpListener::bind(value).unwrap()),
             // From here on SIGTERM has no effect.
             "deaf" => drop(signal(SignalKind::terminate()).unwrap()),

@@ -161,6 +161,8 @@ fn server_policy(stop_signal: Signal) -> Policy {
         stop_timeout: SERVER_STOP,
         stop_signal,
         watchdog: None,
+        // They are configured to stay within their sizes; a cache that is a little over is no reason to kill a database.
+        memory: None,
     }
 }
 
@@ -227,6 +229,7 @@ fn instance_policy(service: &Service) -> Policy {
         stop_timeout: service.stop_timeout_ms.duration(),
         stop_signal: Signal::SIGTERM,
         watchdog: service.watchdog_ms.filter(|_| speaks).map(mesh::Millis::duration),
+        memory: Some(service.memory_bytes.get()),
     }
 }
 

@@ -101,6 +101,7 @@ fn unit(name: &str, readiness: Readiness, program: &Path, args: &[&str]) -> Spec
             stop_timeout: HANG,
             stop_signal: Signal::SIGTERM,
             watchdog: None,
+            memory: None,
         },
         after: Vec::new(),
         address: None,
@@ -199,15 +200,7 @@ async fn children_of_a_process_end_with_it() {
     let mut bench = Bench::run(folder(), vec![shell_unit("parent", "sleep 1000 & echo $!; wait")]).await;
     bench.ready("parent").await;
     let log = bench.folder.path().join("parent.log");
-    let child = timeout(HANG, async {
-        loop {
-            if let Ok(pid) = std::fs::read_to_string(&log).unwrap_or_default().trim().parse::<u32>() {
-                return pid;
-            }
-            tokio::time::sleep(MILLISECOND).await;
-        }
-    });
-    let child = child.await.unwrap();
+    let child = first_number(&log).await;
     bench.stop().await;
     let gone = async {
         while lives(child) && !is_zombie(child) {
@@ -215,6 +208,44 @@ async fn children_of_a_process_end_with_it() {
         }
     };
     timeout(HANG, gone).await.expect("the child lives on");
+}
+
+#[tokio::test]
+async fn a_daemon_that_left_the_process_group_ends_with_its_unit() {
+    // Wine's server does so.
+    let script = "setsid sh -c 'echo $$; exec sleep 1000' & exec sleep 1000";
+    let mut bench = Bench::run(folder(), vec![shell_unit("parent", script)]).await;
+    bench.ready("parent").await;
+    let log = bench.folder.path().join("parent.log");
+    let daemon = first_number(&log).await;
+    bench.stop().await;
+    assert!(!lives(daemon) || is_zombie(daemon));
+}
+
+#[tokio::test]
+async fn one_that_takes_more_memory_than_it_may_is_started_again_and_others_are_not() {
+    let mut greedy = patient_unit("greedy", &["ready", "take=64", "hold"]);
+    greedy.policy.memory = Some(48 << 20);
+    let mut modest = patient_unit("modest", &["ready", "take=16", "hold"]);
+    modest.policy.memory = Some(48 << 20);
+    let mut bench = Bench::run(folder(), vec![greedy, modest]).await;
+    let unit = bench.until("was restarted", "greedy", |unit| unit.restarts >= 1).await;
+    assert!(unit.reason.as_deref().is_some_and(|reason| reason.ends_with("more than its 48 MiB")), "{unit:?}");
+    assert_eq!(bench.ready("modest").await.restarts, 0);
+    bench.stop().await;
+}
+
+/// Waits until a log begins with the id of a process.
+async fn first_number(log: &Path) -> u32 {
+    let read = async {
+        loop {
+            if let Ok(pid) = std::fs::read_to_string(log).unwrap_or_default().trim().parse::<u32>() {
+                return pid;
+            }
+            tokio::time::sleep(MILLISECOND).await;
+        }
+    };
+    timeout(HANG, read).await.unwrap()
 }
 
 fn is_zombie(pid: u32) -> bool {
@@ -294,16 +325,17 @@ async fn what_a_killed_supervisor_left_is_ended_and_a_reused_id_is_not() {
     use std::os::unix::process::CommandExt;
     let folder = folder();
     let records = Records::at(folder.path()).unwrap();
-    let spawn = || {
+    let spawn = |invocation: &str| {
         let mut command = std::process::Command::new("sleep");
-        command.arg("1000").process_group(0).env("INVOCATION_ID", "abc").spawn().unwrap()
+        command.arg("1000").process_group(0).env("INVOCATION_ID", invocation).spawn().unwrap()
     };
-    let (mut left, mut stranger) = (spawn(), spawn());
-    let record = |child: &std::process::Child| {
-        berth::supervisor::leftovers::Record::of(i32::try_from(child.id()).unwrap(), "abc").unwrap()
+    let invocation = uuid::Uuid::new_v4().to_string();
+    let (mut left, mut stranger) = (spawn(&invocation), spawn("another"));
+    let record = |child: &std::process::Child, invocation: &str| {
+        berth::supervisor::leftovers::Record::of(i32::try_from(child.id()).unwrap(), invocation).unwrap()
     };
-    records.put("left", &record(&left)).unwrap();
-    let mut other_time = record(&stranger);
+    records.put("left", &record(&left, &invocation)).unwrap();
+    let mut other_time = record(&stranger, "of one that has ended");
     other_time.start_time += 1;
     records.put("reused", &other_time).unwrap();
     std::fs::write(folder.path().join("torn"), "{\"pid\":").unwrap();

@@ -56,12 +56,33 @@ impl Mesh {
 
     /// A folder with the shop's declaration, changed; nothing runs yet.
     pub fn declare(change: impl FnOnce(&mut toml::Table)) -> Self {
-        let folder = tempfile::Builder::new().prefix("berth-e2e-").tempdir().expect("cannot make a temporary folder");
-        let text = std::fs::read_to_string(repository().join("mesh.toml")).expect("cannot read mesh.toml");
+        let mesh = Self { folder: temporary_folder() };
+        mesh.write(&repository().join("mesh.toml"), change);
+        mesh
+    }
+
+    /// Writes the declaration: that of `original`, changed.
+    fn write(&self, original: &Path, change: impl FnOnce(&mut toml::Table)) {
+        let text = std::fs::read_to_string(original).expect("cannot read mesh.toml");
         let mut declaration: toml::Table = text.parse().expect("mesh.toml is no TOML");
         change(&mut declaration);
-        std::fs::write(folder.path().join("mesh.toml"), declaration.to_string()).expect("cannot write mesh.toml");
-        Self { folder }
+        std::fs::write(self.folder().join("mesh.toml"), declaration.to_string()).expect("cannot write mesh.toml");
+    }
+
+    /// A folder with a copy of `examples/<name>`, its declaration changed by `change`; nothing is built, and nothing runs yet.
+    pub fn example(name: &str, change: impl FnOnce(&mut toml::Table)) -> Self {
+        let folder = temporary_folder();
+        let example = repository().join("examples").join(name);
+        for entry in std::fs::read_dir(&example).expect("cannot read the example") {
+            let entry = entry.expect("cannot read the example");
+            // Folders are what somebody built or ran there.
+            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("cannot copy the example");
+            }
+        }
+        let mesh = Self { folder };
+        mesh.write(&example.join("mesh.toml"), change);
+        mesh
     }
 
     /// `berth up --detach`, which returns when everything is ready.
@@ -192,6 +213,10 @@ impl Unit {
             address: text("address"),
         }
     }
+}
+
+fn temporary_folder() -> TempDir {
+    tempfile::Builder::new().prefix("berth-e2e-").tempdir().expect("cannot make a temporary folder")
 }
 
 /// A program of this workspace, beside the test that runs.

@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     board::Board,
-    leftovers::{Record, Records},
+    leftovers::{self, Record, Records},
     log::Log,
     notify::{Message, NotifySocket},
     probe::Probe,
@@ -65,6 +65,8 @@ pub struct Executor {
 struct Running {
     child: Child,
     pid: Pid,
+    /// Its `INVOCATION_ID`, by which all that it started are known.
+    invocation: String,
     notify: Option<NotifySocket>,
 }
 
@@ -201,8 +203,9 @@ impl Executor {
         if let Some(running) = self.running.take() {
             let last_words = running.notify.as_ref().map(NotifySocket::rest).unwrap_or_default();
             self.hear(last_words).await;
-            // Whoever is left in its group ends with it.
+            // Whoever is left in its group ends with it, and whoever has left the group, too.
             let _ = killpg(running.pid, Signal::SIGKILL);
+            leftovers::end_heirs(&running.invocation).await;
         }
         self.surroundings.records.forget(&self.specification.name);
         tracing::info!(unit = self.specification.name, "{exit}");
@@ -238,7 +241,7 @@ impl Executor {
             self.surroundings.records.put(&specification.name, &record)?;
         }
         tokio::spawn(copy(OwnedFd::from(output), Arc::clone(&self.log), specification.name.clone()));
-        Ok(Running { child, pid: Pid::from_raw(pid), notify })
+        Ok(Running { child, pid: Pid::from_raw(pid), invocation, notify })
     }
 
     fn command(&self, invocation: &str, notify: Option<&NotifySocket>) -> io::Result<Command> {

@@ -1,7 +1,7 @@
 //! Which processes a supervisor has started, written down, so that the next one can tell what a killed one left behind.
 //!
-//! A process is known by its id together with its start time, so that a reused id is never mistaken for it; members of
-//! its process group are known by the `INVOCATION_ID` they inherited. Never by a name.
+//! A process is known by its id together with its start time, so that a reused id is never mistaken for it; whatever it
+//! started is known by the `INVOCATION_ID` it inherited. Never by a name.
 
 use std::{
     fs, io,
@@ -28,6 +28,11 @@ pub struct Record {
     pub invocation: String,
 }
 
+/// What a daemon has from SIGTERM to SIGKILL when the unit it belongs to has ended.
+const HEIRS_PATIENCE: Duration = Duration::from_secs(1);
+/// From one look at what still lives to the next.
+const LOOK: Duration = Duration::from_millis(10);
+
 impl Record {
     /// Describes a process that was just started.
     ///
@@ -41,15 +46,44 @@ impl Record {
     /// The processes of this record that still live.
     fn living(&self) -> Vec<i32> {
         let leader = (start_time(self.pid) == Some(self.start_time)).then_some(self.pid);
-        let members = procfs::process::all_processes().into_iter().flatten().flatten().filter(|process| {
-            process.pid != self.pid
-                && process.stat().is_ok_and(|stat| stat.pgrp == self.pid && stat.state != 'Z')
-                && process.environ().is_ok_and(|variables| {
-                    let id = variables.get(std::ffi::OsStr::new("INVOCATION_ID"));
-                    id.is_some_and(|id| *id == *self.invocation)
-                })
-        });
-        leader.into_iter().chain(members.map(|process| process.pid)).collect()
+        let heirs = heirs(&self.invocation).into_iter().filter(|pid| *pid != self.pid);
+        leader.into_iter().chain(heirs).collect()
+    }
+}
+
+/// The living processes that inherited this `INVOCATION_ID`, whatever session or group they moved to. A zombie has no
+/// environment any more, so that it is none of them.
+fn heirs(invocation: &str) -> Vec<i32> {
+    let inherited = |process: &Process| {
+        process.environ().is_ok_and(|variables| {
+            variables.get(std::ffi::OsStr::new("INVOCATION_ID")).is_some_and(|id| *id == *invocation)
+        })
+    };
+    let all = procfs::process::all_processes().into_iter().flatten().flatten();
+    all.filter(inherited).map(|process| process.pid).collect()
+}
+
+/// Ends what a unit's process left behind outside its process group, as systemd does with all of a unit's cgroup. Wine
+/// leaves a server in a session of its own, which gets the chance to write the registry to disk: SIGTERM comes first.
+pub async fn end_heirs(invocation: &str) {
+    let start = Instant::now();
+    let mut signal = Some(Signal::SIGTERM);
+    // What not even SIGKILL ends stands still in the kernel, and would be waited for in vain.
+    while start.elapsed() < 2 * HEIRS_PATIENCE {
+        let left = heirs(invocation);
+        if left.is_empty() {
+            return;
+        }
+        if start.elapsed() >= HEIRS_PATIENCE {
+            signal = Some(Signal::SIGKILL);
+        }
+        if let Some(signal) = signal.take() {
+            left.into_iter().for_each(|pid| {
+                // It may have gone in between.
+                let _ = kill(Pid::from_raw(pid), signal);
+            });
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -7,6 +7,7 @@ pub mod board;
 pub mod executor;
 pub mod leftovers;
 pub mod log;
+mod memory;
 pub mod notify;
 pub mod probe;
 pub mod specification;
@@ -22,6 +23,7 @@ use tokio::{
 use board::{Board, Phase, StateName, UnitStatus};
 use executor::{Executor, Surroundings};
 use log::{Bounds, Log};
+use memory::Limited;
 use specification::Specification;
 use unit::Event;
 
@@ -42,6 +44,7 @@ struct Supervised {
     after: Vec<String>,
     is_entrance: bool,
     patience: Duration,
+    memory: Option<u64>,
     orders: mpsc::Sender<Event>,
 }
 
@@ -87,6 +90,7 @@ impl Supervisor {
             let log = Log::open(&logs.join(format!("{}.log", specification.name)), bounds)?;
             supervisor.add(specification, log);
         }
+        memory::watch(supervisor.limited(), supervisor.board());
         supervisor.order_all(&Event::Start).await;
         Ok(supervisor)
     }
@@ -100,10 +104,19 @@ impl Supervisor {
             after: specification.after.clone(),
             is_entrance: !specification.sockets.is_empty(),
             patience: policy.start_timeout + policy.stop_timeout + policy.backoff.max,
+            memory: policy.memory,
             orders,
         });
         let executor = Executor::new(specification, Arc::clone(&self.surroundings), log);
         tokio::spawn(executor.run(inbox));
+    }
+
+    /// The units whose memory is bounded.
+    fn limited(&self) -> Vec<Limited> {
+        let limited = |unit: &Supervised| {
+            Some(Limited { unit: unit.name.clone(), most: unit.memory?, orders: unit.orders.downgrade() })
+        };
+        self.units.iter().filter_map(limited).collect()
     }
 
     async fn order_all(&self, event: &Event) {

@@ -71,6 +71,8 @@ pub struct Policy {
     pub stop_signal: Signal,
     /// Longest silence of a ready unit, if it is watched.
     pub watchdog: Option<Duration>,
+    /// The most memory it may use, its children included, in bytes; none: as much as there is.
+    pub memory: Option<u64>,
 }
 
 /// Where a unit stands.
@@ -137,11 +139,12 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// What systemd calls a clean exit.
+    /// What systemd calls a clean exit. A program that handles a signal itself cannot end by it, and says so by the code
+    /// that shells give to such an end: a JVM that got SIGTERM exits with 143 (systemd: `SuccessExitStatus=143`).
     fn is_clean(self) -> bool {
         let clean = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPIPE];
         match self {
-            Exit::Code(code) => code == 0,
+            Exit::Code(code) => code == 0 || clean.iter().any(|s| 128 + *s as i32 == code),
             Exit::Signal(signal) => clean.iter().any(|s| *s as i32 == signal),
         }
     }
@@ -186,6 +189,8 @@ pub enum Event {
     Alive,
     /// It said `WATCHDOG=trigger`: it asks to be treated as hung.
     Hung,
+    /// It uses so much memory, in bytes.
+    Uses(u64),
     /// It said `EXTEND_TIMEOUT_USEC=`.
     Extend(Duration),
     /// Its process ended.
@@ -280,6 +285,7 @@ impl Unit {
             }
             Event::Hung if self.is_ready() => self.abort(policy, at, "asked for it by WATCHDOG=trigger".into()),
             Event::Hung => None,
+            Event::Uses(memory) => self.bound(policy, *memory),
             Event::Extend(by) => self.extend(at.now + *by),
             Event::Exited(exit) => self.exited(policy, at, *exit),
             Event::Tick => self.tick(policy, at),
@@ -432,6 +438,17 @@ impl Unit {
         self.reason = Some(format!("watchdog: {reason}"));
         self.state = State::Stopping { until: at.now + policy.stop_timeout, then: Then::Fail };
         Some(Action::Signal(Signal::SIGABRT))
+    }
+
+    /// SIGKILL, as the kernel does with a cgroup that is full: who is asked to end needs more memory for that.
+    fn bound(&mut self, policy: &Policy, used: u64) -> Option<Action> {
+        let most = policy.memory.filter(|most| used > *most)?;
+        if !matches!(self.state, State::Starting { .. } | State::Ready { .. } | State::Reloading { .. }) {
+            return None;
+        }
+        self.reason = Some(format!("used {} MiB of memory, more than its {} MiB", used >> 20, most >> 20));
+        self.state = State::Killing { then: Then::Fail };
+        Some(Action::Signal(Signal::SIGKILL))
     }
 
     fn tick(&mut self, policy: &Policy, at: Moment) -> Option<Action> {

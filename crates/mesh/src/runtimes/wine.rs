@@ -7,6 +7,9 @@ pub(super) const TEMPLATE: Template = Template {
     name: "wine",
     artifacts: &[".exe"],
     memory: Bytes::mib(512),
-    command: |_| super::words(&["wine", "${ARTIFACT}"]),
+    // Each instance has a Windows of its own: what Wine keeps there belongs to one server process, and that ends with the
+    // instance. Made at the first start, which takes some ten seconds.
+    command: |_| super::words(&["env", "WINEPREFIX=${STATE_DIRECTORY}/wine", "wine", "${ARTIFACT}"]),
+    // Nobody reads what Wine itself says of calls it does not know.
     environment: |_, _| vec![("WINEDEBUG", "-all".to_owned())],
 };

@@ -13,6 +13,7 @@ fn policy(readiness: Readiness, restart: Restart) -> Policy {
         stop_timeout: 10 * SECOND,
         stop_signal: Signal::SIGTERM,
         watchdog: Some(5 * SECOND),
+        memory: Some(64 << 20),
     }
 }
 
@@ -99,7 +100,9 @@ fn how_it_ends_decides_whether_it_starts_again() {
     for (restart, exit, again) in [
         (Restart::OnFailure, Exit::Code(0), false),
         (Restart::OnFailure, Exit::Signal(term), false),
+        (Restart::OnFailure, Exit::Code(128 + term), false),
         (Restart::OnFailure, Exit::Code(1), true),
+        (Restart::OnFailure, Exit::Code(128 + kill), true),
         (Restart::OnFailure, Exit::Signal(kill), true),
         (Restart::Always, Exit::Code(0), true),
         (Restart::Always, Exit::Signal(term), true),
@@ -194,6 +197,18 @@ fn silence_of_a_watched_unit_is_answered_with_sigabrt() {
 }
 
 #[test]
+fn one_that_uses_more_memory_than_it_may_is_killed_and_started_again() {
+    let mut bench = Bench::ready();
+    assert_eq!(bench.is_told(&Event::Uses(64 << 20)), None);
+    assert_eq!(bench.is_told(&Event::Uses(65 << 20)), Some(Action::Signal(Signal::SIGKILL)));
+    bench.is_told(&Event::Exited(Exit::Signal(9)));
+    assert_eq!(bench.unit.reason.as_deref(), Some("used 65 MiB of memory, more than its 64 MiB"));
+    assert_eq!(bench.at_deadline(), Some(Action::Spawn));
+    bench.policy.memory = None;
+    assert_eq!(bench.is_told(&Event::Uses(u64::MAX)), None);
+}
+
+#[test]
 fn stopping_is_asked_for_then_forced_and_final() {
     let mut bench = Bench::ready();
     assert_eq!(bench.is_told(&Event::Stop), Some(Action::Signal(Signal::SIGTERM)));
@@ -265,6 +280,7 @@ fn events() -> impl Strategy<Value = Event> {
         Just(Event::SpawnFailed("no".into())),
         (0i32..3).prop_map(|code| Event::Exited(Exit::Code(code))),
         Just(Event::Exited(Exit::Signal(9))),
+        Just(Event::Uses(1 << 30)),
         Just(Event::Tick),
     ]
 }
