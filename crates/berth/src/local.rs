@@ -48,8 +48,8 @@ impl Local {
         serde_json::from_slice(&fs::read(file(project)).ok()?).ok()
     }
 
-    /// Chooses addresses and holds them: those of the last time if they are free, else the block that belongs to the
-    /// checkout's path and the declared port, else others.
+    /// Chooses addresses and holds them: the block of the last time if it is free, else the one that belongs to the
+    /// checkout's path, else another; the declared port, else that of the last time, else another.
     ///
     /// # Errors
     /// No address is free, or the choice cannot be written down.
@@ -94,7 +94,8 @@ fn block(index: u32) -> [u8; 3] {
 
 fn hold_port(last: Option<u16>, declared: u16) -> Result<TcpListener, Failure> {
     // Port 0 lets the system choose.
-    let tried = last.into_iter().chain([declared, 0]).map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+    let tried =
+        [declared].into_iter().chain(last).chain([0]).map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
     let mut failure = None;
     for attempt in tried {
         match attempt {

@@ -97,6 +97,7 @@ impl View {
 
     /// Takes what the board says as known: off a terminal, only what changes after it is told.
     pub fn know(&mut self, board: &Board) {
+        self.phase = Some(board.phase);
         self.shown = board.units.iter().map(|unit| (unit.name.clone(), (unit.state, unit.starts))).collect();
     }
 
@@ -176,7 +177,9 @@ impl View {
         }
         for unit in &board.units {
             let current = (unit.state, unit.starts);
-            let known = self.shown.insert(unit.name.clone(), current) == Some(current);
+            let before = self.shown.insert(unit.name.clone(), current);
+            // A unit that has not been started yet is no news.
+            let known = before == Some(current) || (before.is_none() && unit.state == StateName::Stopped);
             if known || matches!(unit.state, StateName::Waiting | StateName::Stopping) {
                 continue;
             }

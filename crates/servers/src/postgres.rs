@@ -214,6 +214,10 @@ impl Postgres {
             // Notices a client that is gone in the middle of a query, so that its locks do not outlive it.
             ("client_connection_check_interval", "'10s'".into()),
         ];
+        if !self.durable {
+            // A server that is killed leaves no shared memory behind then, but files in its own folder.
+            settings.push(("dynamic_shared_memory_type", "'mmap'".into()));
+        }
         if ssl {
             settings.extend([
                 ("ssl", "on".into()),

@@ -104,5 +104,9 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn printing(error: io::Error) -> Failure {
+    // Whoever read has seen enough: `berth logs | head`.
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Failure::Told { words: String::new(), code: 0 };
+    }
     Failure::io("cannot write to standard output", error)
 }

@@ -189,12 +189,17 @@ impl Executor {
 
     fn signal(&self, signal: Signal) {
         let Some(running) = &self.running else { return };
-        // SIGKILL spares nobody in the group; other signals are for the main process to pass on (KillMode=mixed). An
-        // error means that it is gone, which its end will tell.
-        let _ = match signal {
-            Signal::SIGKILL => killpg(running.pid, signal),
-            _ => kill(running.pid, signal),
-        };
+        // SIGKILL spares nobody; other signals are for the main process to pass on (KillMode=mixed). An error means that
+        // somebody is gone, which the end of the main process will tell.
+        if signal == Signal::SIGKILL {
+            let descendants = leftovers::descendants(running.pid.as_raw());
+            let _ = killpg(running.pid, signal);
+            for pid in descendants {
+                let _ = kill(Pid::from_raw(pid), signal);
+            }
+        } else {
+            let _ = kill(running.pid, signal);
+        }
     }
 
     /// What remains to be done when the main process has ended.

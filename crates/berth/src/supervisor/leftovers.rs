@@ -87,6 +87,21 @@ pub async fn end_heirs(invocation: &str) {
     }
 }
 
+/// All processes that descend from this one, while their parents still live: such as have left its process group, too, as the servers of
+/// PostgreSQL do.
+pub fn descendants(pid: i32) -> Vec<i32> {
+    let stats =
+        procfs::process::all_processes().into_iter().flatten().flatten().filter_map(|process| process.stat().ok());
+    let parents: Vec<(i32, i32)> = stats.map(|stat| (stat.ppid, stat.pid)).collect();
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        family.extend(parents.iter().filter(|(of, _)| *of == parent).map(|(_, child)| *child));
+        next += 1;
+    }
+    family.split_off(1)
+}
+
 fn start_time(pid: i32) -> Option<u64> {
     let stat = Process::new(pid).ok()?.stat().ok()?;
     (stat.state != 'Z').then_some(stat.starttime)
