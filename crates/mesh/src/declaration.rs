@@ -1,6 +1,7 @@
 //! The declaration: what a person wrote, typed, with the place of whatever another part of it may disagree with.
 //!
-//! Every field and its default stands here, and nowhere else but in `docs/mesh-toml.md`; the JSON Schema is made of the same fields. What fields mean together is `resolve`'s business.
+//! Every field and its default stands here, and nowhere else but in `docs/mesh-toml.md`; the JSON Schema is made of the same fields.
+//! What fields mean together is `resolve`'s business.
 
 use serde_json::{Value as Json, json};
 use toml::Spanned;

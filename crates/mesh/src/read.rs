@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::diagnostics::{Finding, Findings, Rule, Span, did_you_mean};
-use crate::field::{AnyField as _, Field, Shape, Table};
+use crate::field::{Field, Shape, Table};
 use crate::name::{Domain, InvalidName, Name};
 use crate::path::UrlPath;
 use crate::subject::Subject;
