@@ -2,21 +2,26 @@
 //!
 //! `cli` says what can be asked for, `commands` does it. `running` is a mesh that runs, from `project` (where things
 //! lie), `local` (its addresses), `secrets`, `mesh_units` (from the plan to units) and `supervisor` (which keeps units
-//! running). Other commands reach it through `control`. A library only so that tests can reach its rooms.
+//! running). Other commands reach it through `control`. `picture` and `graph` show a plan; `detect` and `starter` make the first
+//! `mesh.toml` of a folder. A library only so that tests can reach its rooms.
 
 pub mod cli;
 pub mod commands;
 pub mod control;
+pub mod detect;
 pub mod exec;
 pub mod failure;
+pub mod graph;
 pub mod local;
 pub mod lock;
 pub mod login;
 pub mod mesh_units;
+pub mod picture;
 pub mod project;
 pub mod running;
 pub mod secrets;
 pub mod socket_folder;
+pub mod starter;
 pub mod supervisor;
 pub mod usage;
 pub mod view;
