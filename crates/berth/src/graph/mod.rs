@@ -21,6 +21,8 @@ use crate::picture::replicas;
 use canvas::{Canvas, FONT_SIZE, size_of};
 
 const CLIENT: &str = "client";
+/// With more lines than these their crossings are not thought over: that takes minutes, and the drawing would be no clearer for it.
+const MOST_UNTANGLED: usize = 60;
 /// Between a box's words and its border, both sides together.
 const PADDING: f64 = 16.0;
 
@@ -86,11 +88,12 @@ impl Line {
 struct Drawing {
     graph: VisualGraph,
     handles: BTreeMap<String, NodeHandle>,
+    lines: usize,
 }
 
 impl Drawing {
     fn new() -> Self {
-        Self { graph: VisualGraph::new(Orientation::TopToBottom), handles: BTreeMap::new() }
+        Self { graph: VisualGraph::new(Orientation::TopToBottom), handles: BTreeMap::new(), lines: 0 }
     }
 
     fn boxes(&mut self, plan: &Plan) {
@@ -151,12 +154,13 @@ impl Drawing {
     fn join(&mut self, from: &str, to: &str, arrow: &Arrow) {
         if let (Some(from), Some(to)) = (self.handles.get(from), self.handles.get(to)) {
             self.graph.add_edge(arrow.clone(), *from, *to);
+            self.lines += 1;
         }
     }
 
     fn finish(mut self) -> String {
         let mut canvas = Canvas::default();
-        self.graph.do_it(false, false, false, &mut canvas);
+        self.graph.do_it(false, self.lines > MOST_UNTANGLED, false, &mut canvas);
         canvas.finish()
     }
 }
@@ -189,5 +193,33 @@ mod tests {
         for text in ["client", "/items", "/documents", "calls", "items.&gt;", "documents.stock.*"] {
             assert!(svg.contains(text), "{text}");
         }
+    }
+
+    #[test]
+    fn a_large_mesh_is_drawn_as_well() {
+        use std::fmt::Write as _;
+
+        let names: Vec<String> = (0..60).map(|index| format!("s{index}")).collect();
+        let mut text = format!(
+            "[mesh]\nname = \"large\"\n[sizes]\nlarge = {{ cpus = 64, memory = \"1TiB\" }}\n[nodes.all]\nsize = \"large\"\n\
+             runs = {:?}\n[services.gateway]\n[auth]\nissuer = \"https://issuer.example\"\n",
+            names.iter().map(String::as_str).chain(["gateway", "nats"]).collect::<Vec<_>>()
+        );
+        text.push_str("[events]\n");
+        for (index, name) in names.iter().enumerate() {
+            let (port, callee) = (9000 + index, index / 2);
+            write!(
+                text,
+                "[services.{name}]\nport = {port}\nroute = {{ prefix = \"/{name}\" }}\nemits = [\"{name}.>\"]\n"
+            )
+            .unwrap();
+            if index > 0 {
+                writeln!(text, "calls = [\"s{callee}\"]").unwrap();
+            }
+        }
+        let plan = mesh::resolve("mesh.toml", &text, &Placement::Nodes)
+            .unwrap_or_else(|found| panic!("{:?}", miette::Report::new(found)));
+        let svg = super::svg(&plan);
+        assert!(names.iter().all(|name| svg.contains(&format!(">{name}<"))));
     }
 }
