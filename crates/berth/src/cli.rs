@@ -4,10 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use mesh::{Template, plan::Runtime};
+
 use crate::exec;
 
 const AFTER_HELP: &str = "\
 Examples:
+  berth init                     declare the program in this folder
   berth up                       start everything and watch it; Ctrl-C stops everything
   berth up --detach              start everything and return when it is ready
   berth status --json            what runs, for a script
@@ -89,6 +92,37 @@ pub enum Command {
     /// Make certificates, keys and passwords
     #[command(subcommand)]
     Secrets(Secrets),
+    /// Write a first mesh.toml for the program in this folder
+    ///
+    /// Looks for what there is to run (a jar, Python, PHP, .NET, JavaScript, Rust, a Windows .exe, an executable) and declares it behind
+    /// a gateway. Writes nothing else, and never over a mesh.toml that is there.
+    #[command(
+        after_help = "Examples:\n  berth init\n  berth init --artifact build/pricing.jar\n  berth init --name pricing --runtime python --artifact serve.py"
+    )]
+    Init(Init),
+    /// Say everything that is wrong with mesh.toml
+    #[command(
+        after_help = "Examples:\n  berth check\n  berth check --json | jq -r '.findings[] | \"\\(.line):\\(.column): \\(.message)\"'"
+    )]
+    Check {
+        /// Print JSON: line and column (from 1), rule, message, help
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what mesh.toml comes to: nodes and their load, services, routes, databases, events
+    #[command(after_help = "Examples:\n  berth plan\n  berth plan --json | jq '.gateway.routes'")]
+    Plan {
+        /// Print the plan as mesh.lock.json has it
+        #[arg(long)]
+        json: bool,
+    },
+    /// Draw the mesh as SVG: who calls whom, and who hears of what
+    #[command(after_help = "Examples:\n  berth graph > mesh.svg\n  berth graph --output docs/mesh.svg")]
+    Graph {
+        /// The file to write [default: standard output]
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Resolve mesh.toml and write mesh.lock.json
     #[command(
         after_help = "Examples:\n  berth lock\n  berth lock --check    fail if mesh.lock.json is not what mesh.toml says"
@@ -113,6 +147,31 @@ pub enum Command {
     /// Become a supervised program
     #[command(hide = true)]
     Exec(exec::Arguments),
+}
+
+/// What to declare.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// How the program is started
+    #[arg(long, value_parser = runtime, value_name = "native|java|python|php|dotnet|node|wine")]
+    pub runtime: Option<Runtime>,
+    /// The file to start, by its path from this folder down
+    #[arg(long, value_name = "FILE")]
+    pub artifact: Option<String>,
+    /// What the service and the mesh are called [default: made of the folder's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Write over a mesh.toml that is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+fn runtime(word: &str) -> Result<Runtime, String> {
+    let found = Runtime::ALL.into_iter().find(|runtime| Template::of(*runtime).name == word);
+    found.ok_or_else(|| {
+        let names = Runtime::ALL.map(|runtime| Template::of(runtime).name).join(", ");
+        format!("there are {names}")
+    })
 }
 
 /// How to start.

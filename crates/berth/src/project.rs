@@ -10,7 +10,8 @@ use mesh::{Placement, Plan};
 
 use crate::failure::Failure;
 
-const DECLARATION: &str = "mesh.toml";
+/// What a declaration is called.
+pub const DECLARATION: &str = "mesh.toml";
 const STATE: &str = ".berth";
 
 /// A declared mesh on this machine.

@@ -17,14 +17,20 @@ const FRAME: Duration = Duration::from_millis(100);
 /// An unchanging one is drawn anew this often, for its numbers.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// All units as a table.
-pub fn table(board: &Board, usage: &BTreeMap<String, Usage>, width: Option<u16>) -> String {
+/// A table without lines, as wide as the terminal if there is one.
+pub(crate) fn empty_table(width: Option<u16>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     match width {
         Some(width) => table.set_width(width),
         None => table.force_no_tty(),
     };
+    table
+}
+
+/// All units as a table.
+pub fn table(board: &Board, usage: &BTreeMap<String, Usage>, width: Option<u16>) -> String {
+    let mut table = empty_table(width);
     table.set_header(["instance", "state", "pid", "cpu", "memory", "restarts", "address"]);
     for unit in &board.units {
         let used = usage.get(&unit.name);

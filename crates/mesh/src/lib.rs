@@ -9,12 +9,14 @@
 mod command;
 mod declaration;
 mod diagnostics;
+mod field;
 mod name;
 mod path;
 pub mod plan;
 mod read;
 mod resolve;
 mod runtimes;
+mod schema;
 mod subject;
 mod units;
 
@@ -23,6 +25,7 @@ pub use name::{Domain, InvalidName, Name};
 pub use path::UrlPath;
 pub use plan::Plan;
 pub use runtimes::Template;
+pub use schema::schema;
 pub use subject::Subject;
 pub use units::{Bytes, InvalidQuantity, MilliCpu, Millis, Port};
 

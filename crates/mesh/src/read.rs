@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::diagnostics::{Finding, Findings, Rule, Span, did_you_mean};
+use crate::field::{Field, Shape, Table};
 use crate::name::{Domain, InvalidName, Name};
 use crate::path::UrlPath;
 use crate::subject::Subject;
@@ -18,7 +19,7 @@ use crate::units::{Bytes, InvalidQuantity, MilliCpu, Millis, Port};
 pub(crate) type Value<'t> = Spanned<DeValue<'t>>;
 
 /// What can be read from a value. Nothing is returned exactly when a finding was made.
-pub(crate) trait Read: Sized {
+pub(crate) trait Read: Shape + Sized {
     fn read(value: &Value<'_>, findings: &mut Findings) -> Option<Self>;
 }
 
@@ -249,42 +250,45 @@ impl<'v, 't> Fields<'v, 't> {
     }
 
     /// The field's key and value, if it is there.
-    pub(crate) fn entry(&mut self, field: &'static str) -> Option<(Span, &'v Value<'t>)> {
-        self.known.push(field);
-        self.table.get_key_value(field).map(|(key, value)| (key.span(), value))
+    pub(crate) fn entry<T>(&mut self, field: &Field<T>) -> Option<(Span, &'v Value<'t>)> {
+        self.known.push(field.name);
+        self.table.get_key_value(field.name).map(|(key, value)| (key.span(), value))
     }
 
-    pub(crate) fn optional<T: Read>(&mut self, field: &'static str, findings: &mut Findings) -> Option<T> {
+    pub(crate) fn optional<T: Read>(&mut self, field: &Field<T>, findings: &mut Findings) -> Option<T> {
         let (_, value) = self.entry(field)?;
         T::read(value, findings)
     }
 
-    pub(crate) fn list<T: Read>(&mut self, field: &'static str, findings: &mut Findings) -> Vec<T> {
+    pub(crate) fn list<T: Read>(&mut self, field: &Field<Vec<T>>, findings: &mut Findings) -> Vec<T> {
         self.optional(field, findings).unwrap_or_default()
     }
 
-    pub(crate) fn or<T: Read>(&mut self, field: &'static str, default: T, findings: &mut Findings) -> T {
+    pub(crate) fn or<T: Read>(&mut self, field: &Field<T>, default: T, findings: &mut Findings) -> T {
         self.optional(field, findings).unwrap_or(default)
     }
 
-    pub(crate) fn required<T: Read>(
-        &mut self,
-        field: &'static str,
-        example: &str,
-        findings: &mut Findings,
-    ) -> Option<T> {
+    pub(crate) fn required<T: Read>(&mut self, field: &Field<T>, findings: &mut Findings) -> Option<T> {
         let Some((_, value)) = self.entry(field) else {
-            let finding = Finding::new(Rule::MissingField, format!("`{}` has no `{field}`", self.title))
-                .at(self.span.clone(), format!("`{field}` is missing"))
-                .help(format!("add `{field} = {example}`"));
+            let name = field.name;
+            let finding = Finding::new(Rule::MissingField, format!("`{}` has no `{name}`", self.title))
+                .at(self.span.clone(), format!("`{name}` is missing"))
+                .maybe_help(field.required.map(|example| format!("add `{name} = {example}`")));
             findings.push(finding);
             return None;
         };
         T::read(value, findings)
     }
 
-    /// Reports every field nobody asked for.
-    pub(crate) fn close(self, findings: &mut Findings) {
+    /// Reports every field nobody asked for. What is asked for are the fields of `T`.
+    pub(crate) fn close<T: Table>(self, findings: &mut Findings) {
+        debug_assert!(
+            T::FIELDS.iter().all(|field| self.known.contains(&field.name()))
+                && self.known.iter().all(|name| T::FIELDS.iter().any(|field| field.name() == *name)),
+            "`{}` is not described by the fields that are read: {:?}",
+            self.title,
+            self.known
+        );
         for (key, _) in self.table {
             let name = key.get_ref().as_ref();
             if self.known.contains(&name) {
@@ -324,11 +328,11 @@ impl<T> Default for Entries<T> {
     }
 }
 
-impl<T> Entries<T> {
+impl<T: Table> Entries<T> {
     /// Reads `[<field>.<name>]` tables, each by `body`.
     pub(crate) fn read(
         root: &mut Fields<'_, '_>,
-        field: &'static str,
+        field: &Field<Self>,
         findings: &mut Findings,
         body: impl Fn(&Name, &mut Fields<'_, '_>, &mut Findings) -> T,
     ) -> Self {
@@ -336,6 +340,7 @@ impl<T> Entries<T> {
         let Some((_, value)) = root.entry(field) else {
             return all;
         };
+        let field = field.name;
         let Some(table) = value.get_ref().as_table() else {
             wrong_type::<()>(value, &format!("a table of tables, `[{field}.<name>]`,"), findings);
             all.is_garbled = true;
@@ -352,13 +357,15 @@ impl<T> Entries<T> {
                 continue;
             };
             let body = body(&name, &mut fields, findings);
-            fields.close(findings);
+            fields.close::<T>(findings);
             all.index.insert(name.clone(), all.entries.len());
             all.entries.push(Entry { name, span: key.span(), body });
         }
         all
     }
+}
 
+impl<T> Entries<T> {
     pub(crate) fn get(&self, name: &str) -> Option<&Entry<T>> {
         self.entries.get(*self.index.get(name)?)
     }

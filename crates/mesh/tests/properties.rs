@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use mesh::{Placement, Plan, Rule, resolve};
 use miette::{GraphicalReportHandler, GraphicalTheme};
@@ -20,6 +21,7 @@ fn examine(text: &str) -> Vec<Plan> {
             (Ok(plan), Ok(again)) => {
                 assert_eq!(plan, again, "resolved twice, and differently");
                 check(&plan, placement);
+                assert_described(text);
                 plans.push(plan);
             }
             (Err(diagnostics), Err(again)) => {
@@ -37,6 +39,15 @@ fn examine(text: &str) -> Vec<Plan> {
         }
     }
     plans
+}
+
+/// What resolves is valid by the schema, so that no editor complains of what is right.
+fn assert_described(text: &str) {
+    static SCHEMA: LazyLock<jsonschema::Validator> =
+        LazyLock::new(|| jsonschema::draft7::new(&mesh::schema()).unwrap());
+    let document: serde_json::Value = toml::from_str(text).unwrap();
+    let complaints: Vec<String> = SCHEMA.iter_errors(&document).map(|error| error.to_string()).collect();
+    assert_eq!(complaints, Vec::<String>::new(), "{text}");
 }
 
 /// What every plan promises whoever reads it.

@@ -1,10 +1,14 @@
 //! One file for each command: what it prints, and in which order things are done.
 
+mod check;
 mod compose;
 mod demo;
 mod down;
+mod graph;
+mod init;
 mod lock;
 mod logs;
+mod plan;
 mod up;
 
 use std::io::{self, Write};
@@ -39,6 +43,10 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Restart { service } => restart(&project()?, service).await,
         Command::Demo { compose } => demo::run(&project()?, compose).await,
         Command::Secrets(Secrets::Init) => init_secrets(&project()?),
+        Command::Init(options) => init::run(cli.mesh.as_deref(), &options),
+        Command::Check { json } => check::run(&project()?, json),
+        Command::Plan { json } => plan::run(&project()?, json),
+        Command::Graph { output } => graph::run(&project()?, output.as_deref()),
         Command::Lock { check } => lock::run(&project()?, check),
         Command::Compose { check } => compose::run(&project()?, check),
         Command::Contained(order) => contained::run(project, order).await,
@@ -58,10 +66,8 @@ async fn status(project: &Project, json: bool) -> Result<(), Failure> {
     sampler.sample(&board);
     // A share of the processor is one of a span of time.
     tokio::time::sleep(std::time::Duration::from_millis(250)).await;
-    let term = console::Term::stdout();
-    let width = term.is_term().then(|| term.size().1);
     print(&format!("{} at {}", board.mesh, board.public_url))?;
-    print(&view::table(&board, &sampler.sample(&board), width))
+    print(&view::table(&board, &sampler.sample(&board), width()))
 }
 
 async fn token(project: &Project, user: &str, in_containers: bool) -> Result<(), Failure> {
@@ -96,6 +102,12 @@ async fn running_plan(project: &Project) -> Result<Plan, Failure> {
     let path = project.plan();
     let text = secrets::files::read(&path)?.ok_or(Failure::NotRunning)?;
     Plan::from_json(&text).map_err(Failure::other)
+}
+
+/// The columns of the terminal, if standard output is one.
+fn width() -> Option<u16> {
+    let term = console::Term::stdout();
+    term.is_term().then(|| term.size().1)
 }
 
 /// Writes to standard output.

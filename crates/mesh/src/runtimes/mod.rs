@@ -48,6 +48,13 @@ impl Template {
     }
 }
 
+impl Template {
+    /// The memory one instance gets when nothing is declared.
+    pub const fn memory(&self) -> Bytes {
+        self.memory
+    }
+}
+
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
