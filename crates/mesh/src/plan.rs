@@ -157,7 +157,7 @@ pub struct Gateway {
 pub struct Limits {
     /// The largest request body; larger ones get 413.
     pub max_body_bytes: Bytes,
-    /// The largest request header section; larger ones get 431.
+    /// The largest request header section, each field counted with 32 bytes on top (RFC 9113 §6.5.2); larger ones get 431.
     pub max_header_bytes: Bytes,
     /// Public connections held open at once; above it new ones wait in the listener's backlog.
     pub max_connections: u32,

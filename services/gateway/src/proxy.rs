@@ -45,6 +45,9 @@ const TXN_TOKEN: HeaderName = HeaderName::from_static(auth::internal::HEADER);
 static HEADERS_TOO_LARGE: ProblemType =
     ProblemType::new("request-header-fields-too-large", 431, "The header is too large");
 
+/// What HTTP/2 counts for a field besides its name and its value (RFC 9113, §6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+
 /// When a refused request is worth repeating.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -318,12 +321,13 @@ fn trace(headers: &HeaderMap) -> (TraceContext, bool) {
     }
 }
 
-/// Bounds the head; the protocol's own bound, which has no problem document, is higher.
+/// Bounds the head; the protocol's own bound, which has no problem document, is higher. Counted as the instance behind
+/// will count it, so that what passes here is not too large there.
 fn check_size(headers: &HeaderMap, uri: &Uri, most: usize) -> Result<(), Box<Problem>> {
-    let line = uri.path().len() + uri.query().map_or(0, str::len);
-    // Every field is counted with what separates it: `: ` and CR LF.
-    let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if line + fields > most {
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let target = authority + uri.path().len() + uri.query().map_or(0, str::len);
+    let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum();
+    if target + fields > most {
         return Err(Box::new(HEADERS_TOO_LARGE.detail(format!("The header must not be larger than {most} bytes."))));
     }
     Ok(())

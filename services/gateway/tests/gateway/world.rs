@@ -13,6 +13,8 @@ use auth::{
 };
 use axum::{Json, Router, body::Bytes, extract::Request, routing};
 use berth_http::{
+    health::Health,
+    server::Server,
     testing::{Instance, TestMesh},
     upstream::UpstreamMetrics,
 };
@@ -25,7 +27,7 @@ use mesh::{
     Bytes as Size, Millis, Name, Placement, Plan, Port,
     plan::{Endpoint, JwksFrom},
 };
-use runtime::{clock::Clock, lifecycle::Lifecycle, telemetry::Metrics};
+use runtime::{clock::Clock, lifecycle::Lifecycle, settings::Settings, telemetry::Metrics};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
@@ -134,6 +136,27 @@ impl World {
     /// With an echo behind `/items`.
     pub(crate) fn echoing() -> Self {
         Self::new(Router::new().fallback(echo))
+    }
+
+    /// Serves these routes behind `/items` as a service does, with the limits of one.
+    pub(crate) fn serve_items(&mut self, items: Router) -> Lifecycle {
+        let variables = [
+            ("BERTH_SERVICE", "items"),
+            ("BERTH_INSTANCE", "items-1"),
+            ("BERTH_DOMAIN", TestMesh::DOMAIN),
+            ("BERTH_LISTEN", "127.0.0.1:0"),
+        ];
+        let settings = Settings::from_vars(variables).unwrap();
+        let identity = self.mesh.identity("items");
+        let server = Server::new(&settings, identity, items, Metrics::new(), Health::new()).bind().unwrap();
+        let address = server.local_addr().unwrap();
+        self.place("items", &[address]);
+        let lifecycle = Lifecycle::detached();
+        tokio::spawn({
+            let lifecycle = lifecycle.clone();
+            async move { server.serve(&lifecycle).await }
+        });
+        lifecycle
     }
 
     pub(crate) async fn kill_identity(&mut self) {
