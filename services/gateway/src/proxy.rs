@@ -48,6 +48,9 @@ static HEADERS_TOO_LARGE: ProblemType =
 /// What HTTP/2 counts for a field besides its name and its value (RFC 9113, §6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 
+/// The most that a body's deadline lies before its request's: long for a busy machine's timers, short for a client.
+const LONGEST_LEAD: Duration = Duration::from_millis(250);
+
 /// When a refused request is worth repeating.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -224,7 +227,11 @@ impl Gateway {
         }
 
         let deadline = entry.started() + state.limits.total_timeout;
-        let limits = BodyLimits { bytes: state.limits.body_bytes, pause: state.limits.header_timeout, deadline };
+        let limits = BodyLimits {
+            bytes: state.limits.body_bytes,
+            pause: state.limits.header_timeout,
+            deadline: deadline - lead(state.limits.total_timeout),
+        };
         let (payload, fault) = body::take(body, limits).await.map_err(|fault| body_problem(fault, limits))?;
         let mut outgoing: Request<Payload> = Request::new(payload);
         *outgoing.method_mut() = head.method;
@@ -309,6 +316,12 @@ async fn refuse(state: &State, problem: Problem, mut entry: Entry) -> Response<O
 
 fn malformed(detail: &str) -> Box<Problem> {
     Box::new(problem::MALFORMED_REQUEST.detail(detail))
+}
+
+/// How long before the whole request its body must have come. With one deadline for both it would be chance whether the
+/// client hears that it was too slow, or that the instance was.
+fn lead(total_timeout: Duration) -> Duration {
+    LONGEST_LEAD.min(total_timeout / 4)
 }
 
 /// The trace the request belongs to, and whether its sender began it.

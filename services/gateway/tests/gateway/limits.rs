@@ -145,6 +145,35 @@ async fn a_body_that_does_not_come_is_given_up() {
     }
 }
 
+/// A body that never pauses for long ends with the request's time, and that is the client's fault, not the service's.
+#[tokio::test]
+async fn a_body_that_drips_is_given_up_before_the_service_is() {
+    let mut world = World::echoing();
+    world.plan.gateway.limits.total_timeout_ms = Millis::new(600);
+    let gateway = world.start().await;
+    let token = bearer(&world.alice());
+    for (framing, drop) in
+        [("Content-Length: 1000", "a"), ("Content-Length: 100000", "a"), ("Transfer-Encoding: chunked", "1\r\na\r\n")]
+    {
+        let connection = gateway.connect().await;
+        let (mut from, mut to) = tokio::io::split(connection);
+        let head = format!("POST /items HTTP/1.1\r\nHost: a\r\n{token}\r\n{framing}\r\n\r\n");
+        to.write_all(head.as_bytes()).await.unwrap();
+        let dripping = async {
+            let mut often = tokio::time::interval(Duration::from_millis(20));
+            // Until nobody listens any more.
+            while to.write_all(drop.as_bytes()).await.is_ok() {
+                often.tick().await;
+            }
+        };
+        let mut answer = Vec::new();
+        let reading = tokio::time::timeout(LONG, from.read_to_end(&mut answer));
+        let (read, ()) = tokio::join!(reading, dripping);
+        assert!(read.is_ok(), "{framing}: the connection stays open");
+        parse(&String::from_utf8_lossy(&answer)).problem(408, "request-timeout");
+    }
+}
+
 #[tokio::test]
 async fn a_connection_without_a_request_is_closed_and_one_with_many_is_not() {
     let mut world = World::echoing();
