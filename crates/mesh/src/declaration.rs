@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use crate::diagnostics::{Finding, Findings, Rule, Span};
 use crate::name::{Domain, Name};
 use crate::path::UrlPath;
-use crate::plan::{Algorithm, Executable, Protocol, Replicas, RouteAuth, Runtime};
+use crate::plan::{Algorithm, Executable, Protocol, Replicas, RouteAuth, Runtime, TokenType};
 use crate::read::{Entries, Fields, Read, Value, Whole, choice, declared_name, whole, wrong_type};
 use crate::runtimes::Template;
 use crate::subject::Subject;
@@ -344,6 +344,12 @@ impl Read for RouteAuth {
     }
 }
 
+impl Read for TokenType {
+    fn read(value: &Value<'_>, findings: &mut Findings) -> Option<Self> {
+        choice(value, &[("at+jwt", Self::AtJwt), ("JWT", Self::Jwt)], findings)
+    }
+}
+
 impl Read for Algorithm {
     fn read(value: &Value<'_>, findings: &mut Findings) -> Option<Self> {
         let text = value.get_ref().as_str().unwrap_or_default();
@@ -628,6 +634,8 @@ pub(crate) struct Auth {
     pub(crate) issuer: Option<Spanned<String>>,
     /// None: `https://<domain>`.
     pub(crate) audience: Option<String>,
+    /// None: `at+jwt`.
+    pub(crate) typ: Option<Spanned<TokenType>>,
     pub(crate) algorithms: Option<Spanned<Vec<Algorithm>>>,
     /// None: `roles`.
     pub(crate) roles_claim: Option<String>,
@@ -638,6 +646,7 @@ impl Auth {
         let auth = section(root, "auth", findings, |fields, _, findings| Self {
             issuer: fields.optional("issuer", findings),
             audience: filled(fields, "audience", findings),
+            typ: fields.optional("typ", findings),
             algorithms: algorithms(fields, findings),
             roles_claim: filled(fields, "roles_claim", findings),
         });

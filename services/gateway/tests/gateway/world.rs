@@ -191,6 +191,11 @@ impl World {
 
     /// An access token with these claims changed; `null` takes one away.
     pub(crate) fn token(&self, changes: &Value) -> String {
+        self.token_of_type("at+jwt", changes)
+    }
+
+    /// The same with another `typ` in its header.
+    pub(crate) fn token_of_type(&self, typ: &str, changes: &Value) -> String {
         let now = Timestamp::now().as_second();
         let mut claims = json!({
             "iss": ISSUER, "sub": "0193a5b2-0000-7000-8000-000000000001", "aud": self.plan.auth.audience,
@@ -203,7 +208,7 @@ impl World {
                 value => claims.as_object_mut().unwrap().insert(name.clone(), value.clone()),
             };
         }
-        self.issuer.sign("at+jwt", &claims).unwrap()
+        self.issuer.sign(typ, &claims).unwrap()
     }
 
     /// Alice's.
