@@ -11,7 +11,7 @@ use crate::diagnostics::{Finding, Findings, Rule, Span};
 use crate::field::{AnyField, Field, Shape, Table, one_of};
 use crate::name::{Domain, Name};
 use crate::path::UrlPath;
-use crate::plan::{Algorithm, Executable, Protocol, Replicas, RouteAuth, Runtime};
+use crate::plan::{Algorithm, Executable, Protocol, Replicas, RouteAuth, Runtime, TokenType};
 use crate::read::{Entries, Fields, Read, Value, Whole, choice, declared_name, wrong_type};
 use crate::runtimes::Template;
 use crate::subject::Subject;
@@ -532,6 +532,22 @@ impl Shape for RouteAuth {
     }
 }
 
+impl Words for TokenType {
+    const WORDS: &'static [(&'static str, Self)] = &[("at+jwt", Self::AtJwt), ("JWT", Self::Jwt)];
+}
+
+impl Read for TokenType {
+    fn read(value: &Value<'_>, findings: &mut Findings) -> Option<Self> {
+        choice(value, Self::WORDS, findings)
+    }
+}
+
+impl Shape for TokenType {
+    fn schema() -> Json {
+        words::<Self>()
+    }
+}
+
 impl Read for Algorithm {
     fn read(value: &Value<'_>, findings: &mut Findings) -> Option<Self> {
         let text = value.get_ref().as_str().unwrap_or_default();
@@ -973,6 +989,8 @@ pub(crate) struct Auth {
     pub(crate) issuer: Option<Spanned<String>>,
     /// None: `https://<domain>`.
     pub(crate) audience: Option<String>,
+    /// None: `at+jwt`.
+    pub(crate) typ: Option<Spanned<TokenType>>,
     pub(crate) algorithms: Option<Spanned<Vec<Algorithm>>>,
     /// None: `roles`.
     pub(crate) roles_claim: Option<String>,
@@ -983,6 +1001,8 @@ impl Auth {
         Field::new("issuer", "A service of the mesh, or the https URL of a provider outside.");
     const AUDIENCE: Field<String> =
         Field::new("audience", "The `aud` a token must carry. Default: `https://<domain>`.");
+    const TYP: Field<Spanned<TokenType>> =
+        Field::new("typ", "What a token's header must say it is (RFC 9068). Default: `at+jwt`.");
     const ALGORITHMS: Field<Vec<Algorithm>> =
         Field::new("algorithms", "Signatures accepted, whatever a token's header says.");
     const ROLES_CLAIM: Field<String> = Field::new("roles_claim", "The claim that lists the caller's roles.");
@@ -990,7 +1010,7 @@ impl Auth {
 
 impl Table for Auth {
     const FIELDS: &'static [&'static dyn AnyField] =
-        &[&Self::ISSUER, &Self::AUDIENCE, &Self::ALGORITHMS, &Self::ROLES_CLAIM];
+        &[&Self::ISSUER, &Self::AUDIENCE, &Self::TYP, &Self::ALGORITHMS, &Self::ROLES_CLAIM];
 }
 
 impl Auth {
@@ -998,6 +1018,7 @@ impl Auth {
         let auth = section(root, &Declaration::AUTH, findings, |fields, _, findings| Self {
             issuer: fields.optional(&Self::ISSUER, findings),
             audience: filled(fields, &Self::AUDIENCE, findings),
+            typ: fields.optional(&Self::TYP, findings),
             algorithms: algorithms(fields, findings),
             roles_claim: filled(fields, &Self::ROLES_CLAIM, findings),
         });

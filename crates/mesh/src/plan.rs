@@ -65,12 +65,27 @@ pub struct Auth {
     pub issuer: String,
     /// The `aud` every token must carry.
     pub audience: String,
+    /// What a token must say it is.
+    pub typ: TokenType,
     /// Signature algorithms accepted from this issuer; any other is refused whatever the token's header says (RFC 8725 §3.1).
     pub algorithms: Vec<Algorithm>,
     /// The claim that lists the caller's roles.
     pub roles_claim: String,
     /// Where the issuer's keys come from.
     pub jwks: JwksFrom,
+}
+
+/// The `typ` in the header of an issuer's access tokens (RFC 7515 §4.1.9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum TokenType {
+    /// `at+jwt` and nothing else (RFC 9068 §4): no token made for another purpose passes for an access token.
+    #[default]
+    #[serde(rename = "at+jwt")]
+    AtJwt,
+    /// Also `JWT` and none at all, for issuers that do not follow RFC 9068. Their ID tokens say the same, and are told apart
+    /// by the audience alone.
+    #[serde(rename = "JWT")]
+    Jwt,
 }
 
 /// Where an issuer's keys come from.
@@ -157,7 +172,7 @@ pub struct Gateway {
 pub struct Limits {
     /// The largest request body; larger ones get 413.
     pub max_body_bytes: Bytes,
-    /// The largest request header section; larger ones get 431.
+    /// The largest request header section, each field counted with 32 bytes on top (RFC 9113 §6.5.2); larger ones get 431.
     pub max_header_bytes: Bytes,
     /// Public connections held open at once; above it new ones wait in the listener's backlog.
     pub max_connections: u32,

@@ -89,6 +89,16 @@ const CASES: &[Case] = &[
         &[("[events]", "[events]\n\n[auth]\nissuer = \"https://id.example.com\"\nalgorithms = []")],
     ),
     (
+        "a kind of token nobody knows",
+        Rule::InvalidValue,
+        &[("[events]", "[events]\n\n[auth]\nissuer = \"https://id.example.com\"\ntyp = \"jwt\"")],
+    ),
+    (
+        "another kind of token than the issuer writes",
+        Rule::ConflictingFields,
+        &[("[events]", "[events]\n\n[auth]\ntyp = \"JWT\"")],
+    ),
+    (
         "a health check in no time",
         Rule::InvalidValue,
         &[("port = 8200", "port = 8200\nhealth = { interval = \"0s\" }")],

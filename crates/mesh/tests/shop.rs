@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mesh::plan::{CredentialKind, JwksFrom};
+use mesh::plan::{CredentialKind, JwksFrom, TokenType};
 use mesh::{Placement, Plan, resolve};
 
 const LOOPBACK: Placement = Placement::Loopback { block: [127, 7, 9], public_port: 18443 };
@@ -89,6 +89,20 @@ fn the_issuer_of_the_mesh_is_reached_through_the_gateway_and_its_keys_from_insid
     let JwksFrom::Service { service, path } = &plan.auth.jwks else { panic!("{:?}", plan.auth.jwks) };
     assert_eq!((service.as_str(), path.as_str()), ("identity", "/identity/.well-known/jwks.json"));
     assert_eq!(plan.auth.audience, "https://eshop.internal");
+}
+
+#[test]
+fn what_a_token_says_it_is_can_be_declared() {
+    let text = std::fs::read_to_string(repository().join("mesh.toml")).unwrap();
+    for (declared, typ) in
+        [("", TokenType::AtJwt), ("typ = \"at+jwt\"", TokenType::AtJwt), ("typ = \"JWT\"", TokenType::Jwt)]
+    {
+        let text = format!("{text}\n[auth]\nissuer = \"https://id.example.com\"\n{declared}\n");
+        let plan = resolve("mesh.toml", &text, &LOOPBACK).unwrap();
+        assert_eq!(plan.auth.typ, typ, "{declared}");
+        let json = serde_json::to_value(&plan).unwrap();
+        assert_eq!(serde_json::from_value::<Plan>(json).unwrap(), plan, "{declared}");
+    }
 }
 
 #[test]

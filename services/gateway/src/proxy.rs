@@ -45,6 +45,12 @@ const TXN_TOKEN: HeaderName = HeaderName::from_static(auth::internal::HEADER);
 static HEADERS_TOO_LARGE: ProblemType =
     ProblemType::new("request-header-fields-too-large", 431, "The header is too large");
 
+/// What HTTP/2 counts for a field besides its name and its value (RFC 9113, §6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+
+/// The most that a body's deadline lies before its request's: long for a busy machine's timers, short for a client.
+const LONGEST_LEAD: Duration = Duration::from_millis(250);
+
 /// When a refused request is worth repeating.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -221,7 +227,11 @@ impl Gateway {
         }
 
         let deadline = entry.started() + state.limits.total_timeout;
-        let limits = BodyLimits { bytes: state.limits.body_bytes, pause: state.limits.header_timeout, deadline };
+        let limits = BodyLimits {
+            bytes: state.limits.body_bytes,
+            pause: state.limits.header_timeout,
+            deadline: deadline - lead(state.limits.total_timeout),
+        };
         let (payload, fault) = body::take(body, limits).await.map_err(|fault| body_problem(fault, limits))?;
         let mut outgoing: Request<Payload> = Request::new(payload);
         *outgoing.method_mut() = head.method;
@@ -308,6 +318,12 @@ fn malformed(detail: &str) -> Box<Problem> {
     Box::new(problem::MALFORMED_REQUEST.detail(detail))
 }
 
+/// How long before the whole request its body must have come. With one deadline for both it would be chance whether the
+/// client hears that it was too slow, or that the instance was.
+fn lead(total_timeout: Duration) -> Duration {
+    LONGEST_LEAD.min(total_timeout / 4)
+}
+
 /// The trace the request belongs to, and whether its sender began it.
 fn trace(headers: &HeaderMap) -> (TraceContext, bool) {
     let mut values = headers.get_all(TRACEPARENT).iter();
@@ -318,12 +334,13 @@ fn trace(headers: &HeaderMap) -> (TraceContext, bool) {
     }
 }
 
-/// Bounds the head; the protocol's own bound, which has no problem document, is higher.
+/// Bounds the head; the protocol's own bound, which has no problem document, is higher. Counted as the instance behind
+/// will count it, so that what passes here is not too large there.
 fn check_size(headers: &HeaderMap, uri: &Uri, most: usize) -> Result<(), Box<Problem>> {
-    let line = uri.path().len() + uri.query().map_or(0, str::len);
-    // Every field is counted with what separates it: `: ` and CR LF.
-    let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if line + fields > most {
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let target = authority + uri.path().len() + uri.query().map_or(0, str::len);
+    let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum();
+    if target + fields > most {
         return Err(Box::new(HEADERS_TOO_LARGE.detail(format!("The header must not be larger than {most} bytes."))));
     }
     Ok(())

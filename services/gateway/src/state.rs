@@ -9,7 +9,7 @@ use auth::{
 };
 use berth_http::upstream::{self, Config, HealthCheck, Protocol, Upstream, UpstreamMetrics};
 use http::uri::PathAndQuery;
-use mesh::plan::{self, Endpoint, JwksFrom, Plan, RouteAuth};
+use mesh::plan::{self, Endpoint, JwksFrom, Plan, RouteAuth, TokenType};
 use runtime::{clock::Clock, credentials::Credentials, retry::Backoff};
 use tls::{Identity, InvalidSpiffeId, SpiffeId};
 use tokio::{task::AbortHandle, time::sleep};
@@ -403,7 +403,10 @@ impl Idle {
             issuer: auth.issuer.clone(),
             audience: auth.audience.clone(),
             algorithms: algorithms?,
-            types: TokenTypes::AtJwt,
+            types: match auth.typ {
+                TokenType::AtJwt => TokenTypes::AtJwt,
+                TokenType::Jwt => TokenTypes::AlsoJwt,
+            },
             roles_claim: auth.roles_claim.clone(),
         };
         let verifier = Arc::new(access::Verifier::new([(issuer, source)], means.clock.clone()));

@@ -7,7 +7,9 @@ use std::time::Duration;
 pub struct Limits {
     /// Bytes of a request's body; beyond is 413.
     pub body_bytes: usize,
-    /// Bytes of a request's head; beyond is 431. Over HTTP/1.1 never less than 8192.
+    /// Bytes of a request's head; beyond is 431. Over HTTP/1.1 never less than 8192. Whoever forwards others' heads must
+    /// stay well below: HTTP/2 ends the whole connection, and with it everybody's requests, over a head that takes much
+    /// more than this on the wire, and there a byte may take almost four (RFC 7541, Appendix B).
     pub header_bytes: usize,
     /// Header fields of an HTTP/1.1 request; beyond is 431.
     pub header_fields: usize,
@@ -38,7 +40,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes: 1024 * 1024,
-            header_bytes: 16 * 1024,
+            header_bytes: 64 * 1024,
             header_fields: 100,
             handshake_timeout: Duration::from_secs(5),
             handshakes: 256,

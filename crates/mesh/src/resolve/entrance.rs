@@ -7,7 +7,7 @@ use url::Url;
 use crate::declaration::{Declaration, Service};
 use crate::diagnostics::{Finding, Findings, Rule};
 use crate::path::UrlPath;
-use crate::plan::{Algorithm, Protocol, RouteAuth};
+use crate::plan::{Algorithm, Protocol, RouteAuth, TokenType};
 use crate::read::Entry;
 
 /// The services with a part in letting callers in.
@@ -151,6 +151,12 @@ fn issuer<'d>(declaration: &'d Declaration, findings: &mut Findings) -> Option<I
         let finding = Finding::new(Rule::ConflictingFields, format!("`{}` signs with EdDSA", service.name))
             .at(algorithms.span(), "other than that")
             .help("leave `algorithms` out: it is for issuers outside the mesh");
+        findings.push(finding);
+    }
+    if let Some(typ) = auth.typ.as_ref().filter(|typ| *typ.get_ref() != TokenType::AtJwt) {
+        let finding = Finding::new(Rule::ConflictingFields, format!("`{}` writes `at+jwt`", service.name))
+            .at(typ.span(), "would let in what is no access token")
+            .help("leave `typ` out: it is for issuers outside the mesh");
         findings.push(finding);
     }
     let route = service.body.route.as_ref().filter(|route| *route.auth.get_ref() == RouteAuth::None);

@@ -112,7 +112,8 @@ impl Resolved<'_> {
         algorithms.sort_unstable();
         algorithms.dedup();
         let roles_claim = declared.roles_claim.clone().unwrap_or_else(|| "roles".to_owned());
-        Some(plan::Auth { issuer, audience: self.audience()?, algorithms, roles_claim, jwks })
+        let typ = declared.typ.as_ref().map(|typ| *typ.get_ref()).unwrap_or_default();
+        Some(plan::Auth { issuer, audience: self.audience()?, typ, algorithms, roles_claim, jwks })
     }
 
     fn gateway(&self) -> Option<plan::Gateway> {

@@ -4,13 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::Request, http::StatusCode, routing};
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh::{Bytes as Size, Millis};
+use rustls::version::TLS13;
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::{Semaphore, mpsc},
 };
 
-use crate::world::{World, bearer, parse, read_all, read_one};
+use crate::world::{Connection, LONG, World, bearer, echo, parse, read_all, read_one};
 
 const SHORT: Millis = Millis::new(300);
 
@@ -62,6 +67,60 @@ async fn a_head_that_is_too_large_is_refused() {
     line.problem(431, "request-header-fields-too-large");
 }
 
+/// What passes the gateway's measure passes the service's, with what the gateway adds and however it is encoded: a head
+/// that is too large for an instance would end the connection that all clients share.
+#[tokio::test]
+async fn a_head_that_passes_the_gateway_is_not_too_large_for_a_service() {
+    let gate = Arc::new(Semaphore::new(0));
+    let (asked, mut arrivals) = mpsc::unbounded_channel();
+    let waiting = Arc::clone(&gate);
+    let hold = move || {
+        asked.send(()).unwrap();
+        let waiting = Arc::clone(&waiting);
+        async move { waiting.acquire().await.map_or(StatusCode::GONE, |_| StatusCode::OK) }
+    };
+    let mut world = World::echoing();
+    let service = Router::new().route("/items/hold", routing::post(hold)).route("/items", routing::get(echo));
+    let _serving = world.serve_items(service);
+    let gateway = world.start().await;
+    let stream = gateway.connect_as(b"h2", &[&TLS13]).await;
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let token = format!("Bearer {}", world.alice());
+    let request = |method, path: &str| {
+        let request = http::Request::builder().method(method).uri(format!("https://localhost{path}"));
+        request.header("authorization", &token).body(Empty::<Bytes>::new()).unwrap()
+    };
+
+    // A request that is not sent again when its connection fails.
+    let held = tokio::spawn(sender.send_request(request("POST", "/items/hold")));
+    arrivals.recv().await.unwrap();
+    // Of the bytes a value may have, this one has the longest code in HPACK: 28 bits.
+    let large = |length: usize| vec![("x-large".to_owned(), vec![0xf9; length])];
+    let tiny = |count: usize| (0..count).map(|n| (format!("x-{n}"), b"1".to_vec())).collect::<Vec<_>>();
+    for (name, fields, status) in [
+        ("one large value", large(15_500), 200),
+        ("too large a value", large(16_400), 431),
+        ("many tiny fields", tiny(380), 200),
+        ("too many tiny fields", tiny(480), 431),
+        ("twice as many", tiny(800), 431),
+    ] {
+        let mut request = request("GET", "/items");
+        for (name, value) in fields {
+            request.headers_mut().append(HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap());
+        }
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), status, "{name}");
+        let expected = if status == 200 { "application/json" } else { "application/problem+json" };
+        assert_eq!(response.headers()["content-type"], expected, "{name}");
+        response.into_body().collect().await.unwrap();
+    }
+    let unbroken = "upstream_attempts_total{service=\"items\",outcome=\"failed\"} 0";
+    assert!(gateway.metrics.encode().contains(unbroken), "a request broke on its way to the service");
+    gate.add_permits(1);
+    assert_eq!(held.await.unwrap().unwrap().status(), 200, "the connection to the service did not survive");
+}
+
 #[tokio::test]
 async fn a_head_that_does_not_come_ends_the_connection() {
     let mut world = World::echoing();
@@ -83,6 +142,35 @@ async fn a_body_that_does_not_come_is_given_up() {
         let head = format!("POST /items HTTP/1.1\r\nHost: a\r\n{token}\r\n{framing}\r\n\r\n5\r\nhello\r\n");
         connection.write_all(head.as_bytes()).await.unwrap();
         parse(&read_all(&mut connection).await).problem(408, "request-timeout");
+    }
+}
+
+/// A body that never pauses for long ends with the request's time, and that is the client's fault, not the service's.
+#[tokio::test]
+async fn a_body_that_drips_is_given_up_before_the_service_is() {
+    let mut world = World::echoing();
+    world.plan.gateway.limits.total_timeout_ms = Millis::new(600);
+    let gateway = world.start().await;
+    let token = bearer(&world.alice());
+    for (framing, drop) in
+        [("Content-Length: 1000", "a"), ("Content-Length: 100000", "a"), ("Transfer-Encoding: chunked", "1\r\na\r\n")]
+    {
+        let connection = gateway.connect().await;
+        let (mut from, mut to) = tokio::io::split(connection);
+        let head = format!("POST /items HTTP/1.1\r\nHost: a\r\n{token}\r\n{framing}\r\n\r\n");
+        to.write_all(head.as_bytes()).await.unwrap();
+        let dripping = async {
+            let mut often = tokio::time::interval(Duration::from_millis(20));
+            // Until nobody listens any more.
+            while to.write_all(drop.as_bytes()).await.is_ok() {
+                often.tick().await;
+            }
+        };
+        let mut answer = Vec::new();
+        let reading = tokio::time::timeout(LONG, from.read_to_end(&mut answer));
+        let (read, ()) = tokio::join!(reading, dripping);
+        assert!(read.is_ok(), "{framing}: the connection stays open");
+        parse(&String::from_utf8_lossy(&answer)).problem(408, "request-timeout");
     }
 }
 
@@ -188,11 +276,10 @@ async fn bodies_stream_through_without_being_kept() {
     read_all(&mut connection).await;
 }
 
-async fn wait_for(connection: &mut crate::world::Connection, wanted: &str) {
-    use tokio::io::AsyncReadExt as _;
+async fn wait_for(connection: &mut Connection, wanted: &str) {
     let mut text = String::new();
     while !text.contains(wanted) {
-        let byte = tokio::time::timeout(crate::world::LONG, connection.read_u8()).await.unwrap().unwrap();
+        let byte = tokio::time::timeout(LONG, connection.read_u8()).await.unwrap().unwrap();
         text.push(char::from(byte));
     }
 }

@@ -7,6 +7,7 @@ use axum::{
     response::IntoResponse as _,
     routing,
 };
+use mesh::plan::TokenType;
 use serde_json::json;
 
 use crate::world::{self, World, bearer, parse};
@@ -175,6 +176,28 @@ async fn who_may_enter() {
     answer.problem(401, "unauthenticated");
     let long = gateway.get("/items", &"a".repeat(9 * 1024)).await;
     long.problem(401, "unauthenticated");
+}
+
+/// Issuers that write `JWT` write it on ID tokens too, whose audience is the client.
+#[tokio::test]
+async fn what_a_token_must_say_it_is_follows_the_plan() {
+    for (plan, typ, audience, status) in [
+        (TokenType::AtJwt, "at+jwt", None, 200),
+        (TokenType::AtJwt, "JWT", None, 401),
+        (TokenType::AtJwt, "JWT", Some("shop"), 401),
+        (TokenType::Jwt, "at+jwt", None, 200),
+        (TokenType::Jwt, "JWT", None, 200),
+        (TokenType::Jwt, "JWT", Some("shop"), 401),
+        (TokenType::Jwt, "at+jwt", Some("shop"), 401),
+        (TokenType::Jwt, "logout+jwt", None, 401),
+    ] {
+        let mut world = World::echoing();
+        world.plan.auth.typ = plan;
+        let gateway = world.start().await;
+        let changes = audience.map_or(json!({}), |audience| json!({ "aud": audience }));
+        let answer = gateway.get("/items", &world.token_of_type(typ, &changes)).await;
+        assert_eq!(answer.status, status, "{plan:?} {typ} for {audience:?}: {answer:?}");
+    }
 }
 
 #[tokio::test]

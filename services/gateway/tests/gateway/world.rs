@@ -13,6 +13,8 @@ use auth::{
 };
 use axum::{Json, Router, body::Bytes, extract::Request, routing};
 use berth_http::{
+    health::Health,
+    server::Server,
     testing::{Instance, TestMesh},
     upstream::UpstreamMetrics,
 };
@@ -25,7 +27,7 @@ use mesh::{
     Bytes as Size, Millis, Name, Placement, Plan, Port,
     plan::{Endpoint, JwksFrom},
 };
-use runtime::{clock::Clock, lifecycle::Lifecycle, telemetry::Metrics};
+use runtime::{clock::Clock, lifecycle::Lifecycle, settings::Settings, telemetry::Metrics};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
@@ -136,6 +138,27 @@ impl World {
         Self::new(Router::new().fallback(echo))
     }
 
+    /// Serves these routes behind `/items` as a service does, with the limits of one.
+    pub(crate) fn serve_items(&mut self, items: Router) -> Lifecycle {
+        let variables = [
+            ("BERTH_SERVICE", "items"),
+            ("BERTH_INSTANCE", "items-1"),
+            ("BERTH_DOMAIN", TestMesh::DOMAIN),
+            ("BERTH_LISTEN", "127.0.0.1:0"),
+        ];
+        let settings = Settings::from_vars(variables).unwrap();
+        let identity = self.mesh.identity("items");
+        let server = Server::new(&settings, identity, items, Metrics::new(), Health::new()).bind().unwrap();
+        let address = server.local_addr().unwrap();
+        self.place("items", &[address]);
+        let lifecycle = Lifecycle::detached();
+        tokio::spawn({
+            let lifecycle = lifecycle.clone();
+            async move { server.serve(&lifecycle).await }
+        });
+        lifecycle
+    }
+
     pub(crate) async fn kill_identity(&mut self) {
         self.identity.kill().await;
     }
@@ -168,6 +191,11 @@ impl World {
 
     /// An access token with these claims changed; `null` takes one away.
     pub(crate) fn token(&self, changes: &Value) -> String {
+        self.token_of_type("at+jwt", changes)
+    }
+
+    /// The same with another `typ` in its header.
+    pub(crate) fn token_of_type(&self, typ: &str, changes: &Value) -> String {
         let now = Timestamp::now().as_second();
         let mut claims = json!({
             "iss": ISSUER, "sub": "0193a5b2-0000-7000-8000-000000000001", "aud": self.plan.auth.audience,
@@ -180,7 +208,7 @@ impl World {
                 value => claims.as_object_mut().unwrap().insert(name.clone(), value.clone()),
             };
         }
-        self.issuer.sign("at+jwt", &claims).unwrap()
+        self.issuer.sign(typ, &claims).unwrap()
     }
 
     /// Alice's.
