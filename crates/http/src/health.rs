@@ -5,7 +5,10 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -48,6 +51,17 @@ impl Health {
         self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).push((name, check));
     }
 
+    /// Adds something that must happen once before this instance can work; `waiting` says what it waits for until then.
+    pub fn awaits(&self, name: &'static str, waiting: &'static str) -> Awaited {
+        let awaited = Awaited(Arc::default());
+        let happened = Arc::clone(&awaited.0);
+        self.check(name, move || {
+            let state = if happened.load(Ordering::Acquire) { Ok(()) } else { Err(waiting.to_owned()) };
+            async { state }
+        });
+        awaited
+    }
+
     /// Asks all checks at once, or gives the answer of a moment ago.
     pub async fn readiness(&self) -> Readiness {
         let mut latest = self.0.latest.lock().await;
@@ -76,6 +90,17 @@ impl fmt::Debug for Health {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner);
         formatter.debug_list().entries(checks.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// Something that an instance waits for.
+#[derive(Debug)]
+pub struct Awaited(Arc<AtomicBool>);
+
+impl Awaited {
+    /// It has happened.
+    pub fn happened(self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
@@ -117,7 +142,7 @@ pub enum State {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
 
@@ -148,6 +173,17 @@ mod tests {
         let health = Health::new();
         health.check("database", std::future::pending);
         assert_eq!(health.readiness().await.unready(), ["database"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_awaited_is_unready_until_it_happens() {
+        let health = Health::new();
+        let schema = health.awaits("schema", "waiting for the database");
+        let readiness = health.readiness().await;
+        assert_eq!(readiness.checks["schema"], State::Unready { reason: "waiting for the database".into() });
+        schema.happened();
+        tokio::time::advance(FRESH).await;
+        assert!(health.readiness().await.is_ready());
     }
 
     #[tokio::test(start_paused = true)]

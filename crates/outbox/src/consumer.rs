@@ -6,6 +6,7 @@
 //! a message may come twice, late, or before the one it must follow.
 
 mod delivery;
+mod tries;
 
 use std::{
     error::Error as StdError,
@@ -30,6 +31,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
+use tries::Tries;
 
 use crate::{
     Event, Events, Malformed, Outbox,
@@ -88,7 +90,7 @@ pub struct ConsumerOptions {
     pub in_flight: usize,
     /// How long after the last sign of life of a process its messages are delivered to another one.
     pub ack_wait: Duration,
-    /// How often an event is tried before it becomes a dead letter.
+    /// How often an event is tried before it becomes a dead letter. What fails because the database is away does not count.
     pub attempts: u32,
     /// Longest first and longest later delay before an event is tried again.
     pub retry: (Duration, Duration),
@@ -124,6 +126,7 @@ struct Inner<H> {
     handler: H,
     options: ConsumerOptions,
     inbox: Inbox,
+    tries: Tries,
 }
 
 impl<H> fmt::Debug for Consumer<H> {
@@ -141,8 +144,24 @@ enum Outcome {
     Dead,
 }
 
-/// An event that is to be tried again after this time.
-struct Later(Duration);
+/// An event that is to be tried again.
+struct Later {
+    after: Duration,
+    /// Whether it failed for a reason of its own, so that this counts as one of its tries.
+    counts: bool,
+}
+
+/// How often an event was here.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    /// Which of the tries that count this is, from 1.
+    number: u32,
+    /// Which of all deliveries this is, from 1.
+    delivery: u32,
+}
+
+/// How many messages of one consumer may be delivered and not acknowledged, in all instances together.
+const UNACKNOWLEDGED: u16 = 4096;
 
 /// Longest delay before an event is tried again that failed because the database is away.
 const AWAY: Duration = Duration::from_secs(2);
@@ -184,7 +203,8 @@ impl<H: Handler> Consumer<H> {
     ) -> Self {
         let inbox = Inbox { consumer: format!("{stream}/{}", events.service()), retention: options.retention };
         let subjects = subjects.into_iter().map(Into::into).collect();
-        Self(Arc::new(Inner { database, events, outbox, stream: stream.to_owned(), subjects, handler, options, inbox }))
+        let (stream, tries) = (stream.to_owned(), Tries::new(UNACKNOWLEDGED.into()));
+        Self(Arc::new(Inner { database, events, outbox, stream, subjects, handler, options, inbox, tries }))
     }
 
     /// Consumes until `stop`; then finishes what has begun and gives the rest back. Outlives every failure of the database and
@@ -294,7 +314,7 @@ impl<H: Handler> Inner<H> {
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.options.ack_wait,
             max_deliver: -1,
-            max_ack_pending: 4096,
+            max_ack_pending: UNACKNOWLEDGED.into(),
             filter_subject,
             filter_subjects,
             ..pull::Config::default()
@@ -315,7 +335,7 @@ impl<H: Handler> Inner<H> {
     async fn deliver(&self, delivery: Delivery) {
         let began = Instant::now();
         let result = match delivery.event() {
-            Ok(event) => self.apply(event, delivery.stream_sequence, delivery.attempt, Origin::Stream).await,
+            Ok(event) => self.apply_delivered(event, &delivery).await,
             Err(malformed) => self.bury_malformed(&delivery, malformed).await,
         };
         match result {
@@ -327,15 +347,32 @@ impl<H: Handler> Inner<H> {
                     self.apply_successors(event).await;
                 }
             }
-            Err(Later(delay)) => {
+            Err(Later { after, .. }) => {
                 self.count("retried");
-                delivery.give_back(delay).await;
+                delivery.give_back(after).await;
             }
         }
     }
 
+    async fn apply_delivered(&self, event: &Event, delivery: &Delivery) -> Result<Outcome, Later> {
+        let attempt = Attempt { number: self.tries.of(event.id).saturating_add(1), delivery: delivery.number };
+        let result = self.apply(event, delivery.stream_sequence, attempt, Origin::Stream).await;
+        match &result {
+            Ok(_) => self.tries.forget(event.id),
+            Err(Later { counts: true, .. }) => self.tries.failed(event.id),
+            Err(_) => {}
+        }
+        result
+    }
+
     /// Applies one event in one transaction, in its trace.
-    async fn apply(&self, event: &Event, stream_sequence: i64, attempt: u32, origin: Origin) -> Result<Outcome, Later> {
+    async fn apply(
+        &self,
+        event: &Event,
+        stream_sequence: i64,
+        attempt: Attempt,
+        origin: Origin,
+    ) -> Result<Outcome, Later> {
         let trace = event.trace.map_or_else(TraceContext::new, TraceContext::child);
         let span =
             tracing::info_span!("message", consumer = self.inbox.consumer, subject = event.subject, id = %event.id);
@@ -343,15 +380,15 @@ impl<H: Handler> Inner<H> {
         let reason = match applied {
             Ok(outcome) => return Ok(self.applied(outcome, event)),
             Err(HandlerError::Retry(error)) if is_away(&*error) => {
-                tracing::warn!(parent: &span, %error, attempt, "the database is away");
-                return Err(Later(self.delay(attempt).min(AWAY)));
+                tracing::warn!(parent: &span, %error, delivery = attempt.delivery, "the database is away");
+                return Err(self.when_back(attempt.delivery));
             }
-            Err(HandlerError::Retry(error)) if attempt < self.options.attempts => {
-                let delay = self.delay(attempt);
-                tracing::warn!(parent: &span, %error, attempt, ?delay, "an event is to be tried again");
-                return Err(Later(delay));
+            Err(HandlerError::Retry(error)) if attempt.number < self.options.attempts => {
+                let after = self.delay(attempt.number);
+                tracing::warn!(parent: &span, %error, attempt = attempt.number, ?after, "an event is to be tried again");
+                return Err(Later { after, counts: true });
             }
-            Err(HandlerError::Retry(error)) => format!("given up after {attempt} attempts: {error}"),
+            Err(HandlerError::Retry(error)) => format!("given up after {} attempts: {error}", attempt.number),
             Err(HandlerError::Permanent(reason)) => reason,
         };
         match self.bury(event, stream_sequence, &reason).await {
@@ -361,7 +398,7 @@ impl<H: Handler> Inner<H> {
             }
             Err(error) => {
                 tracing::warn!(parent: &span, %error, "cannot write a dead letter now");
-                Err(Later(self.delay(attempt).min(AWAY)))
+                Err(self.when_back(attempt.delivery))
             }
         }
     }
@@ -458,7 +495,7 @@ impl<H: Handler> Inner<H> {
                 );
                 Ok(Outcome::Dead)
             }
-            Err(_) => Err(Later(self.delay(delivery.attempt).min(AWAY))),
+            Err(_) => Err(self.when_back(delivery.number)),
         }
     }
 
@@ -480,16 +517,17 @@ impl<H: Handler> Inner<H> {
     async fn apply_parked(&self, parked: &Parked) -> Option<(Event, Outcome)> {
         // It was an event when it was parked.
         let event = Event::from_json(parked.event.get().as_bytes()).ok()?;
-        let attempt = parked.attempts.unsigned_abs() + 1;
+        let number = parked.attempts.unsigned_abs().saturating_add(1);
+        let attempt = Attempt { number, delivery: number };
         match self.apply(&event, parked.stream_sequence, attempt, Origin::Parked).await {
             Ok(outcome) => {
                 self.count(outcome.name());
                 Some((event, outcome))
             }
-            Err(Later(delay)) => {
+            Err(later) => {
                 self.count("retried");
                 if let Ok(client) = self.database.get().await {
-                    let _ = self.inbox.postpone(&client, &event, delay).await;
+                    let _ = self.inbox.postpone(&client, &event, later.after, later.counts).await;
                 }
                 None
             }
@@ -606,6 +644,11 @@ impl<H: Handler> Inner<H> {
     async fn keep_days(&self) -> Result<(), database::Error> {
         let kept = Kept { days: days(self.options.retention), ..partitions::INBOX };
         partitions::maintain(&mut *self.database.get().await?, kept).await
+    }
+
+    /// What failed because the database is away is tried again soon, and the failure does not count.
+    fn when_back(&self, delivery: u32) -> Later {
+        Later { after: self.delay(delivery).min(AWAY), counts: false }
     }
 
     fn delay(&self, attempt: u32) -> Duration {

@@ -166,12 +166,20 @@ impl Inbox {
         Ok(())
     }
 
-    /// Has a parked event tried again after a while.
-    pub(crate) async fn postpone(&self, connection: &Connection, event: &Event, delay: Duration) -> Result<(), Error> {
-        let sql = "UPDATE inbox_parked SET attempts = attempts + 1, retry_at = now() + make_interval(secs => $5)
+    /// Has a parked event tried again after a while; `counts`: this was one of its tries.
+    pub(crate) async fn postpone(
+        &self,
+        connection: &Connection,
+        event: &Event,
+        delay: Duration,
+        counts: bool,
+    ) -> Result<(), Error> {
+        let sql = "UPDATE inbox_parked SET attempts = attempts + $6, retry_at = now() + make_interval(secs => $5)
             WHERE consumer = $1 AND aggregate_type = $2 AND aggregate_id = $3 AND version = $4";
         let Aggregate { kind, id } = &event.aggregate;
-        connection.run(sql, &[&self.consumer, kind, id, &event.version, &delay.as_secs_f64()]).await?;
+        connection
+            .run(sql, &[&self.consumer, kind, id, &event.version, &delay.as_secs_f64(), &i32::from(counts)])
+            .await?;
         Ok(())
     }
 

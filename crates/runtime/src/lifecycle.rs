@@ -7,7 +7,7 @@
 //! 2. [`Lifecycle::drained`] waits for every task tracked in [`Lifecycle::tasks`], at most the grace period.
 //! 3. `main` returns.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::{
@@ -18,6 +18,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::notify::Notifier;
+
+/// How often the service manager hears that a start goes on, and how long it then waits for the next word.
+const STARTING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 
 /// The state of this process between its start and its end. Clones are the same process.
 #[derive(Clone, Debug)]
@@ -66,6 +69,20 @@ impl Lifecycle {
     pub fn ready(&self) {
         if !self.is_draining() {
             self.0.manager.send(&[NotifyState::Ready]);
+        }
+    }
+
+    /// Does what must be done before the service is [`ready`](Self::ready), and may have to wait for another server first: the
+    /// service manager hears that the start goes on, and does not end it for taking long.
+    pub async fn prepare<T>(&self, preparation: impl Future<Output = T>) -> T {
+        let mut preparation = pin!(preparation);
+        let mut interval = tokio::time::interval(STARTING.0);
+        loop {
+            tokio::select! {
+                biased;
+                prepared = &mut preparation => return prepared,
+                _ = interval.tick() => self.0.manager.send(&[NotifyState::ExtendTimeoutUsec(micros(STARTING.1))]),
+            }
         }
     }
 
@@ -153,6 +170,10 @@ impl Lifecycle {
     }
 }
 
+fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+}
+
 enum Request {
     Stop,
     Reload,
@@ -223,6 +244,17 @@ mod tests {
         assert_eq!(receive(&manager), "STOPPING=1\nSTATUS=draining\n");
         manager.set_nonblocking(true).unwrap();
         assert!(manager.recv(&mut [0; 16]).is_err(), "after STOPPING=1 nothing more is said");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_that_takes_long_is_not_cut_short() {
+        let (_folder, manager, lifecycle) = watched();
+        lifecycle.prepare(tokio::time::sleep(Duration::from_secs(25))).await;
+        manager.set_nonblocking(true).unwrap();
+        for second in [0, 10, 20] {
+            assert_eq!(receive(&manager), "EXTEND_TIMEOUT_USEC=60000000\n", "after {second} s");
+        }
+        assert!(manager.recv(&mut [0; 16]).is_err(), "the start is over");
     }
 
     #[tokio::test]

@@ -33,7 +33,8 @@ pub struct Postgres {
     pub port: u16,
     /// Who runs it; see [`Account::unprivileged`].
     pub account: Option<Account>,
-    /// Certificates; without them the server speaks plain TCP (tests only).
+    /// Certificates; without them the server speaks plain TCP (tests only). With them it lets in only who has a certificate of the
+    /// same authority with the owner's role as common name.
     pub tls: Option<TlsFiles>,
     /// Connections it accepts at most.
     pub max_connections: u16,
@@ -167,8 +168,7 @@ impl Postgres {
     fn write_configuration(&self, owner: Owner<'_>) -> Result<(), Error> {
         let ssl = self.copy_certificates()?;
         self.write("postgresql.conf", &self.configuration(ssl))?;
-        let kind = if ssl { "hostssl" } else { "host" };
-        self.write("pg_hba.conf", &format!("{kind} \"{}\" \"{}\" all scram-sha-256\n", owner.database, owner.role))
+        self.write("pg_hba.conf", &access_rule(owner, ssl))
     }
 
     /// PostgreSQL insists on owning its key, and the credentials belong to whoever runs the mesh: so it gets a copy.
@@ -234,6 +234,13 @@ impl Postgres {
 
 fn digest(password: &str) -> String {
     HEXLOWER.encode(&Sha256::digest(password))
+}
+
+/// Who is let in: the owner alone, with its password. In a mesh also only with a certificate of the mesh's authority whose common name
+/// is the role: a password that leaked is worth nothing without the key.
+fn access_rule(owner: Owner<'_>, ssl: bool) -> String {
+    let (kind, certificate) = if ssl { ("hostssl", " clientcert=verify-full") } else { ("host", "") };
+    format!("{kind} \"{}\" \"{}\" all scram-sha-256{certificate}\n", owner.database, owner.role)
 }
 
 fn owner_sql(owner: Owner<'_>) -> String {

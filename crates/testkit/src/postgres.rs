@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use servers::{Account, PostgresPrograms, postgres::Owner};
+use servers::{Account, PostgresPrograms, TlsFiles, postgres::Owner};
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio_postgres::NoTls;
@@ -17,11 +17,13 @@ use crate::{eventually, process::Process, random_loopback};
 const PORT: u16 = 5432;
 const PASSWORD: &str = "only-for-this-test";
 const ROLE: &str = "tester";
+const FIRST: &str = "first";
 
-/// A PostgreSQL server in a folder of its own, without TLS; what is committed outlives a kill, though not a power cut.
+/// A PostgreSQL server in a folder of its own, without TLS unless it is [secured](Postgres::start_secured); what is committed outlives a kill, though not a power cut.
 #[derive(Debug)]
 pub struct Postgres {
-    host: IpAddr,
+    server: servers::postgres::Postgres,
+    role: String,
     process: Process,
     databases: AtomicU32,
     _folder: TempDir,
@@ -55,6 +57,18 @@ impl Postgres {
     /// # Panics
     /// There is no PostgreSQL on this machine, or it does not start.
     pub async fn start() -> Self {
+        Self::start_with(None, ROLE).await
+    }
+
+    /// Starts one as a mesh does: with TLS, and for `role` alone, which has to show a certificate of its own.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_secured(tls: TlsFiles, role: &str) -> Self {
+        Self::start_with(Some(tls), role).await
+    }
+
+    async fn start_with(tls: Option<TlsFiles>, role: &str) -> Self {
         let programs = PostgresPrograms::find().expect("cannot test without PostgreSQL");
         let folder = tempfile::Builder::new().prefix("berth-pg-").tempdir().expect("cannot make a temporary folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).expect("cannot open the folder");
@@ -66,16 +80,17 @@ impl Postgres {
                 host,
                 port: PORT,
                 account: Account::unprivileged(),
-                tls: None,
+                tls: tls.clone(),
                 max_connections: 60,
                 shared_buffers: 16 << 20,
                 durable: false,
             };
-            prepare(&server).expect("cannot prepare PostgreSQL");
+            prepare(&server, role).expect("cannot prepare PostgreSQL");
             let mut process = Process::new(server.launch(), &folder.path().join("log"));
             process.start();
             if ready(&server, &mut process).await {
-                return Self { host, process, databases: AtomicU32::new(0), _folder: folder };
+                let role = role.to_owned();
+                return Self { server, role, process, databases: AtomicU32::new(0), _folder: folder };
             }
         }
     }
@@ -87,13 +102,24 @@ impl Postgres {
     pub async fn database(&self, name: &str) -> TestDatabase {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
         let name = format!("{name}-{number}");
-        let first = self.handle("first").client().await;
+        let first = self.first().client().await;
         first.batch_execute(&format!("CREATE DATABASE \"{name}\"")).await.expect("cannot create a database");
         self.handle(&name)
     }
 
+    /// The database that is there from the start.
+    pub fn first(&self) -> TestDatabase {
+        self.handle(FIRST)
+    }
+
+    /// The address it listens on.
+    pub fn host(&self) -> IpAddr {
+        self.server.host
+    }
+
     fn handle(&self, database: &str) -> TestDatabase {
-        TestDatabase { url: format!("postgresql://{ROLE}@{}:{PORT}/{database}", self.host), password: PASSWORD.into() }
+        let url = format!("postgresql://{}@{}:{PORT}/{database}", self.role, self.host());
+        TestDatabase { url, password: PASSWORD.into() }
     }
 
     /// Ends it as a power cut of the process would (SIGKILL to the postmaster; its children follow).
@@ -113,16 +139,18 @@ impl Postgres {
                 self.process.kill();
                 self.process.start();
             }
-            let mut config: tokio_postgres::Config = self.handle("first").url.parse().ok()?;
-            config.password(PASSWORD).connect(NoTls).await.ok().map(drop)
+            accepts(&self.server).await.then_some(())
         })
         .await;
     }
 }
 
-/// Makes the data folder, with a role that may do everything: tests make databases freely and cut connections.
-fn prepare(server: &servers::postgres::Postgres) -> Result<(), servers::Error> {
-    server.prepare(Owner { role: ROLE, database: "first", password: PASSWORD })?;
+/// Makes the data folder. Without TLS the role may do everything: tests make databases freely and cut connections.
+fn prepare(server: &servers::postgres::Postgres, role: &str) -> Result<(), servers::Error> {
+    server.prepare(Owner { role, database: FIRST, password: PASSWORD })?;
+    if server.tls.is_some() {
+        return Ok(());
+    }
     server.execute_offline(&format!("ALTER ROLE {ROLE} SUPERUSER;\n\n"))?;
     let rule = format!("host all {ROLE} all scram-sha-256\n");
     fs::write(server.data.join("pg_hba.conf"), rule).expect("cannot write pg_hba.conf");
@@ -130,15 +158,19 @@ fn prepare(server: &servers::postgres::Postgres) -> Result<(), servers::Error> {
 }
 
 async fn ready(server: &servers::postgres::Postgres, process: &mut Process) -> bool {
-    let probe = server.readiness_probe();
     eventually("PostgreSQL to accept connections", async || {
         if process.ended() {
             return Some(false);
         }
-        let status = Command::new(&probe.program).args(&probe.args).status().await.ok()?;
-        status.success().then_some(true)
+        accepts(server).await.then_some(true)
     })
     .await
+}
+
+async fn accepts(server: &servers::postgres::Postgres) -> bool {
+    let probe = server.readiness_probe();
+    let status = Command::new(&probe.program).args(&probe.args).status().await;
+    status.is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]

@@ -54,17 +54,17 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
     let database = Database::connect(&settings, &credentials, Some(Arc::clone(&identity)), PoolLimits::default())?;
     let outbox = Outbox::new(&metrics);
     let store = Store::new(database.clone(), outbox.clone());
-    store.migrate(&stop).await?;
 
     let minter = Arc::new(Minter::load(&credentials, identity.id(), clock.clone())?);
     let verifier = Arc::new(Verifier::load(&credentials, identity.id(), clock)?);
     let peer = SpiffeId::new(&settings.domain, quotes::PEER)?;
     let limits = client::Limits::default();
     let client = PeerClient::new(&settings, &identity, quotes::PEER, limits, &UpstreamMetrics::register(&metrics))?;
+    let outcomes = Outcomes::default();
     let app = App {
         store: store.clone(),
         quotes: Quotes::new(client, Arc::clone(&minter), peer),
-        outcomes: Outcomes::default(),
+        outcomes: outcomes.clone(),
         authorizer: Arc::new(api::authorizer()?),
         patience: patience()?,
     };
@@ -76,21 +76,39 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
         let database = pinged.clone();
         async move { database.ping().await.map_err(|error| error.to_string()) }
     });
+    let schema = health.awaits("schema", "not up to date yet: waiting for the database");
 
     let events = Events::connect(&settings, &credentials, &identity).await?;
     let emitting = RelayOptions::emitting(messages::EMITTED);
     let relay = Relay::new(database.clone(), events.clone(), outbox.clone(), emitting);
     let answers = Consumer::new(database, events, outbox, messages::STREAM, messages::SUBJECTS, messages::Answers);
-    let tasks = lifecycle.tasks();
-    let until = stop.clone();
-    tasks.spawn(async move { relay.run(until).await });
-    tasks.spawn(answers.run(stop.clone()));
-    tasks.spawn(app.outcomes.clone().run(store.clone(), stop.clone()));
-    tasks.spawn(sweeper::run(store, stop));
     tokio::spawn(reload(lifecycle.clone(), credentials, Arc::clone(&identity), minter, Arc::clone(&verifier)));
 
-    Server::new(&settings, identity, api::router(app, verifier), metrics, health).serve(&lifecycle).await?;
-    lifecycle.drained(GRACE).await;
+    // The database may come later: until then the listener answers, and says what it waits for.
+    let server = Server::new(&settings, identity, api::router(app, verifier), metrics, health).bind()?;
+    let preparation = async {
+        store.migrate(&stop).await?;
+        schema.happened();
+        let (tasks, until) = (lifecycle.tasks(), stop.clone());
+        tasks.spawn(async move { relay.run(until).await });
+        tasks.spawn(answers.run(stop.clone()));
+        tasks.spawn(outcomes.run(store.clone(), stop.clone()));
+        tasks.spawn(sweeper::run(store, stop));
+        lifecycle.ready();
+        anyhow::Ok(())
+    };
+    let serving = async {
+        server.serve(&lifecycle).await;
+        lifecycle.drained(GRACE).await;
+    };
+    tokio::pin!(serving);
+    tokio::select! {
+        prepared = lifecycle.prepare(preparation) => match prepared {
+            Err(error) if !lifecycle.is_draining() => return Err(error),
+            _ => serving.await,
+        },
+        () = &mut serving => {}
+    }
     Ok(())
 }
 

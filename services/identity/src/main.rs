@@ -83,9 +83,12 @@ async fn serve() -> anyhow::Result<()> {
     let stop = lifecycle.draining();
     let preparation = async {
         let (schema, table) = store::schema();
-        database.migrate(schema, table, &stop).await?;
-        bring_to_declared_state(&credentials, &database, &passwords, &clock, &stop).await?;
-        keyring.turn(&database).await?;
+        let prepared = async {
+            database.migrate(schema, table, &stop).await?;
+            bring_to_declared_state(&credentials, &database, &passwords, &clock, &stop).await?;
+            anyhow::Ok(keyring.turn(&database).await?)
+        };
+        lifecycle.prepare(prepared).await?;
         lifecycle.ready();
         tokio::join!(
             keyring.run(&database, stop.clone()),

@@ -46,8 +46,6 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
     let (stop, metrics, clock) = (lifecycle.draining(), Metrics::new(), Clock::system());
 
     let database = Database::connect(&settings, &credentials, Some(Arc::clone(&identity)), PoolLimits::default())?;
-    Outbox::migrate(&database, &stop).await?;
-    store::migrate(&database, &stop).await?;
 
     let outbox = Outbox::new(&metrics);
     let verifier = Arc::new(Verifier::load(&credentials, identity.id(), clock.clone())?);
@@ -65,19 +63,39 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
         let database = pinged.clone();
         async move { database.ping().await.map_err(|error| error.to_string()) }
     });
+    let schema = health.awaits("schema", "not up to date yet: waiting for the database");
 
     let events = Events::connect(&settings, &credentials, &identity).await?;
     let emitting = RelayOptions::emitting(messages::EMITTED);
     let relay = Relay::new(database.clone(), events.clone(), outbox.clone(), emitting);
-    let commands = Consumer::new(database, events, outbox, messages::STREAM, messages::SUBJECTS, StockKeeper { clock });
-    let tasks = lifecycle.tasks();
-    let until = stop.clone();
-    tasks.spawn(async move { relay.run(until).await });
-    tasks.spawn(commands.run(stop));
+    let commands =
+        Consumer::new(database.clone(), events, outbox, messages::STREAM, messages::SUBJECTS, StockKeeper { clock });
     tokio::spawn(reload(lifecycle.clone(), credentials, Arc::clone(&identity), Arc::clone(&verifier)));
 
-    Server::new(&settings, identity, api::router(app, verifier), metrics, health).serve(&lifecycle).await?;
-    lifecycle.drained(GRACE).await;
+    // The database may come later: until then the listener answers, and says what it waits for.
+    let server = Server::new(&settings, identity, api::router(app, verifier), metrics, health).bind()?;
+    let preparation = async {
+        Outbox::migrate(&database, &stop).await?;
+        store::migrate(&database, &stop).await?;
+        schema.happened();
+        let (tasks, until) = (lifecycle.tasks(), stop.clone());
+        tasks.spawn(async move { relay.run(until).await });
+        tasks.spawn(commands.run(stop));
+        lifecycle.ready();
+        anyhow::Ok(())
+    };
+    let serving = async {
+        server.serve(&lifecycle).await;
+        lifecycle.drained(GRACE).await;
+    };
+    tokio::pin!(serving);
+    tokio::select! {
+        prepared = lifecycle.prepare(preparation) => match prepared {
+            Err(error) if !lifecycle.is_draining() => return Err(error),
+            _ => serving.await,
+        },
+        () = &mut serving => {}
+    }
     Ok(())
 }
 

@@ -37,19 +37,11 @@ impl Held {
         let info = message.info()?;
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let stream_sequence = i64::try_from(info.stream_sequence)?;
-        let attempt = u32::try_from(info.delivered).unwrap_or(u32::MAX);
+        let number = u32::try_from(info.delivered).unwrap_or(u32::MAX);
         let event = Event::from_json(&message.payload);
         let message = Arc::new(message);
         locked(&self.registry).insert(key, Arc::clone(&message));
-        Ok(Delivery {
-            message,
-            event,
-            stream_sequence,
-            attempt,
-            key,
-            registry: Arc::clone(&self.registry),
-            _room: room,
-        })
+        Ok(Delivery { message, event, stream_sequence, number, key, registry: Arc::clone(&self.registry), _room: room })
     }
 }
 
@@ -81,7 +73,7 @@ pub(super) struct Delivery {
     event: Result<Event, Malformed>,
     pub(super) stream_sequence: i64,
     /// Which delivery this is, from 1.
-    pub(super) attempt: u32,
+    pub(super) number: u32,
     key: u64,
     registry: Registry,
     _room: OwnedSemaphorePermit,

@@ -241,6 +241,33 @@ async fn a_database_that_is_away_costs_nothing_but_time() {
 }
 
 #[tokio::test]
+async fn deliveries_while_the_database_is_away_are_no_tries_of_the_event() {
+    let mut world = World::new().await;
+    let stream = world.make_stream().await;
+    let fails = Arc::new(AtomicBool::new(true));
+    let failing = Arc::clone(&fails);
+    let fails_once = move |_: &Event| {
+        if failing.swap(false, Ordering::SeqCst) { Err(HandlerError::Retry("not yet".into())) } else { Ok(()) }
+    };
+    let consumer = world.consumer_with(fails_once, |options| options.attempts = 2).await;
+    eventually("the consumer", async || stream.consumer_info(CONSUMER).await.ok()).await;
+    world.postgres.kill();
+    let order = Uuid::now_v7();
+    world.inject(&event(order, 1)).await;
+    eventually("more deliveries than tries", async || {
+        let info = stream.consumer_info(CONSUMER).await.ok()?;
+        (info.delivered.consumer_sequence > 4).then_some(())
+    })
+    .await;
+    world.postgres.restart().await;
+    world.consumed().await;
+    assert!(!fails.load(Ordering::SeqCst), "the handler has seen it");
+    assert_eq!(world.effects_of(1).await, [(order, 1)]);
+    assert!(letters(&world).await.is_empty());
+    consumer.stop().await;
+}
+
+#[tokio::test]
 async fn instances_share_the_work_and_one_that_dies_loses_nothing() {
     let world = World::new().await;
     let relay = world.relay().await;

@@ -9,7 +9,7 @@ use http::{Method, Request, header};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{Service, alice, bob, carol, euros, mallory, order_of};
+use crate::world::{Service, alice, bob, carol, euros, mallory, order_of, shopper};
 
 /// How one operation is called: by whom in vain, and with which answer; by whom with success.
 struct Case {
@@ -21,11 +21,16 @@ struct Case {
 }
 
 fn auditor() -> Principal {
-    Principal::user("otto", ["auditor"])
+    shopper("otto", &["auditor"])
 }
 
 fn admin() -> Principal {
-    Principal::user("admin", ["admin"])
+    shopper("admin", &["admin"])
+}
+
+/// A user who might, through a client that only signs people in.
+fn signed_in_only(user: Principal) -> Principal {
+    Principal { scopes: ["openid", "profile"].map(str::to_owned).into(), ..user }
 }
 
 /// One case for each operation. The targets are alice's.
@@ -40,42 +45,54 @@ async fn cases(service: &Service) -> Vec<Case> {
             operation: "list_documents",
             path: "/documents".into(),
             body: Value::Null,
-            refused: vec![(mallory(), 403)],
+            refused: vec![(mallory(), 403), (signed_in_only(alice()), 403)],
             permitted: vec![(alice(), 200), (carol(), 200), (auditor(), 200), (admin(), 200)],
         },
         Case {
             operation: "create_document",
             path: "/documents".into(),
             body: order_of(item, 1),
-            refused: vec![(mallory(), 403), (auditor(), 403)],
+            refused: vec![(mallory(), 403), (auditor(), 403), (signed_in_only(alice()), 403)],
             permitted: vec![(alice(), 202), (carol(), 202), (admin(), 202)],
         },
         Case {
             operation: "view_document",
             path: document(world.order(&lines).await.head.id, ""),
             body: Value::Null,
-            refused: vec![(mallory(), 404), (bob(), 404), (Principal::user("alice", [""; 0]), 404)],
+            refused: vec![(mallory(), 404), (bob(), 404), (signed_in_only(alice()), 404), (shopper("alice", &[]), 404)],
             permitted: vec![(alice(), 200), (carol(), 200), (auditor(), 200), (admin(), 200)],
         },
         Case {
             operation: "cancel_order",
             path: document(world.order(&lines).await.head.id, "/cancel"),
             body: Value::Null,
-            refused: vec![(mallory(), 404), (bob(), 404), (auditor(), 403)],
+            refused: vec![(mallory(), 404), (bob(), 404), (auditor(), 403), (signed_in_only(alice()), 404)],
             permitted: vec![(alice(), 200), (carol(), 409), (admin(), 409)],
         },
         Case {
             operation: "issue_invoice",
             path: document(world.confirmed(&lines).await, "/invoice"),
             body: Value::Null,
-            refused: vec![(mallory(), 404), (bob(), 404), (alice(), 403), (auditor(), 403)],
+            refused: vec![
+                (mallory(), 404),
+                (bob(), 404),
+                (alice(), 403),
+                (auditor(), 403),
+                (signed_in_only(carol()), 404),
+            ],
             permitted: vec![(carol(), 201), (admin(), 409)],
         },
         Case {
             operation: "issue_credit_note",
             path: document(world.invoice(&lines).await.head.id, "/credit-notes"),
             body: credit,
-            refused: vec![(mallory(), 404), (bob(), 404), (alice(), 403), (auditor(), 403)],
+            refused: vec![
+                (mallory(), 404),
+                (bob(), 404),
+                (alice(), 403),
+                (auditor(), 403),
+                (signed_in_only(carol()), 404),
+            ],
             permitted: vec![(carol(), 201), (admin(), 201)],
         },
     ]

@@ -349,19 +349,24 @@ pub(crate) fn order_of(item: Uuid, quantity: i64) -> Value {
     json!({ "kind": "order", "lines": [{ "item_id": item, "quantity": quantity }] })
 }
 
+/// A user whose token is good for the shop.
+pub(crate) fn shopper(name: &str, roles: &[&str]) -> Principal {
+    Principal { scopes: ["openid", "shop"].map(str::to_owned).into(), ..Principal::user(name, roles.iter().copied()) }
+}
+
 pub(crate) fn alice() -> Principal {
-    Principal::user("alice", ["customer"])
+    shopper("alice", &["customer"])
 }
 
 pub(crate) fn bob() -> Principal {
-    Principal::user("bob", ["customer"])
+    shopper("bob", &["customer"])
 }
 
 pub(crate) fn carol() -> Principal {
-    Principal::user("carol", ["clerk"])
+    shopper("carol", &["clerk"])
 }
 
 /// May nothing.
 pub(crate) fn mallory() -> Principal {
-    Principal::user("mallory", [""; 0])
+    shopper("mallory", &[])
 }

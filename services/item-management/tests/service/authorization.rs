@@ -14,8 +14,17 @@ use crate::world::{ADMIN, AUDITOR, Answer, CLERK, CUSTOMER, Who, World, an_item}
 const DOCUMENTS_FOR_CUSTOMER: Who = Who::DocumentsFor("customer");
 const DOCUMENTS_FOR_AUDITOR: Who = Who::DocumentsFor("auditor");
 /// Everybody who shows a token that this service accepts.
-const CALLERS: [Who; 8] =
-    [CUSTOMER, CLERK, AUDITOR, ADMIN, Who::Mallory, DOCUMENTS_FOR_CUSTOMER, DOCUMENTS_FOR_AUDITOR, Who::Documents];
+const CALLERS: [Who; 9] = [
+    CUSTOMER,
+    CLERK,
+    AUDITOR,
+    ADMIN,
+    Who::Mallory,
+    Who::SignedInOnly,
+    DOCUMENTS_FOR_CUSTOMER,
+    DOCUMENTS_FOR_AUDITOR,
+    Who::Documents,
+];
 
 /// What an operation answers to whom.
 struct Rule {
@@ -40,14 +49,22 @@ const RULES: &[Rule] = &[
         body: nothing,
         success: 200,
         permitted: &[CUSTOMER, CLERK, AUDITOR, ADMIN, DOCUMENTS_FOR_CUSTOMER, DOCUMENTS_FOR_AUDITOR],
-        forbidden: &[Who::Mallory, Who::Documents],
+        forbidden: &[Who::Mallory, Who::SignedInOnly, Who::Documents],
     },
     Rule {
         operation: "create_item",
         body: || an_item(&Uuid::now_v7().to_string(), 1),
         success: 201,
         permitted: &[CLERK, ADMIN],
-        forbidden: &[CUSTOMER, AUDITOR, Who::Mallory, DOCUMENTS_FOR_CUSTOMER, DOCUMENTS_FOR_AUDITOR, Who::Documents],
+        forbidden: &[
+            CUSTOMER,
+            AUDITOR,
+            Who::Mallory,
+            Who::SignedInOnly,
+            DOCUMENTS_FOR_CUSTOMER,
+            DOCUMENTS_FOR_AUDITOR,
+            Who::Documents,
+        ],
     },
     Rule {
         operation: "view_item",

@@ -9,5 +9,6 @@ mod bad_input;
 mod messages;
 mod openapi;
 mod order_transaction;
+mod startup;
 mod store;
 mod world;

@@ -58,6 +58,8 @@ pub(crate) enum Who {
     Role(&'static str),
     /// A user without any role.
     Mallory,
+    /// A clerk, through a client that only signs people in.
+    SignedInOnly,
     /// eshop-documents on behalf of a user with this role.
     DocumentsFor(&'static str),
     /// eshop-documents on its own behalf.
@@ -171,12 +173,13 @@ impl Call<'_> {
 
     pub(crate) async fn send(self) -> Answer {
         let request = self.request.body(self.body).unwrap();
-        let user = |role: &str| Principal::user(format!("the-{role}"), [role]);
+        let user = |role: &str| shopper(Principal::user(format!("the-{role}"), [role]));
         let issuer = &self.world.issuer;
         let documents = auth::testing::spiffe("eshop-documents");
         let request = match self.who {
             Who::Nobody => auth::testing::unsigned_from("gateway", request),
-            Who::Mallory => issuer.sign(request, &Principal::user("mallory", [""; 0])),
+            Who::Mallory => issuer.sign(request, &shopper(Principal::user("mallory", [""; 0]))),
+            Who::SignedInOnly => issuer.sign(request, &Principal { scopes: ["openid".into()].into(), ..user("clerk") }),
             Who::Role(role) => issuer.sign(request, &user(role)),
             Who::DocumentsFor(role) => issuer.sign_as("eshop-documents", request, &user(role)),
             Who::Documents => issuer.sign_as("eshop-documents", request, &Principal::service(&documents)),
@@ -189,6 +192,11 @@ impl Call<'_> {
         let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
         Answer { status: parts.status, headers: parts.headers, body }
     }
+}
+
+/// The same user, with a token that is good for the shop.
+fn shopper(user: Principal) -> Principal {
+    Principal { scopes: ["openid", "shop"].map(str::to_owned).into(), ..user }
 }
 
 /// What the service answered.
