@@ -596,7 +596,7 @@ impl Limits {
         let default = Self::default();
         Self {
             max_body: fields.or("max_body", default.max_body, findings),
-            max_header: fields.or("max_header", default.max_header, findings),
+            max_header: max_header(fields, findings).unwrap_or(default.max_header),
             max_connections: fields.or("max_connections", Whole::<1, 1_000_000>(default.max_connections), findings).0,
             max_requests: fields.or("max_requests", Whole::<1, 1_000_000>(default.max_requests), findings).0,
             connect_timeout: fields.or("connect_timeout", default.connect_timeout, findings),
@@ -610,6 +610,24 @@ impl Limits {
             rate: section(fields, "rate", findings, |fields, _, findings| Rate::read(fields, findings)).flatten(),
         }
     }
+}
+
+/// The largest head that a service surely takes. It takes 64 KiB, counted and on the wire; there HPACK may need 28 bits for a
+/// byte, and the gateway's own fields come on top. A head beyond that ends the connection all clients share.
+const MOST_HEADER: Bytes = Bytes::new(24 << 10);
+
+fn max_header(fields: &mut Fields<'_, '_>, findings: &mut Findings) -> Option<Bytes> {
+    let declared: Spanned<Bytes> = fields.optional("max_header", findings)?;
+    if *declared.get_ref() > MOST_HEADER {
+        let finding = Finding::new(Rule::InvalidValue, "not every service could take so large a header")
+            .at(declared.span(), "here")
+            .help(format!(
+                "at most \"{MOST_HEADER}\": what the gateway lets in must be small enough for whoever is behind it"
+            ));
+        findings.push(finding);
+        return None;
+    }
+    Some(declared.into_inner())
 }
 
 /// `rate = { … }`: requests a second from one client address.
