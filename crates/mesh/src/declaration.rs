@@ -908,7 +908,7 @@ impl Default for Limits {
 
 impl Limits {
     const MAX_BODY: Field<Bytes> = Field::new("max_body", "Of a request; above it 413.");
-    const MAX_HEADER: Field<Bytes> = Field::new("max_header", "Of a request; above it 431.");
+    const MAX_HEADER: Field<Spanned<Bytes>> = Field::new("max_header", "Of a request; above it 431.");
     const MAX_CONNECTIONS: Field<Whole<1, 1_000_000>> = Field::new("max_connections", "Public connections at once.");
     const MAX_REQUESTS: Field<Whole<1, 1_000_000>> =
         Field::new("max_requests", "Requests in flight at once; above it 503.");
@@ -942,7 +942,7 @@ impl Limits {
         let default = Self::default();
         Self {
             max_body: fields.or(&Self::MAX_BODY, default.max_body, findings),
-            max_header: fields.or(&Self::MAX_HEADER, default.max_header, findings),
+            max_header: max_header(fields, findings).unwrap_or(default.max_header),
             max_connections: fields.or(&Self::MAX_CONNECTIONS, Whole(default.max_connections), findings).0,
             max_requests: fields.or(&Self::MAX_REQUESTS, Whole(default.max_requests), findings).0,
             connect_timeout: fields.or(&Self::CONNECT_TIMEOUT, default.connect_timeout, findings),
@@ -956,6 +956,24 @@ impl Limits {
             rate: section(fields, &Self::RATE, findings, |fields, _, findings| Rate::read(fields, findings)).flatten(),
         }
     }
+}
+
+/// The largest head that a service surely takes. It takes 64 KiB, counted and on the wire; there HPACK may need 28 bits for a
+/// byte, and the gateway's own fields come on top. A head beyond that ends the connection all clients share.
+const MOST_HEADER: Bytes = Bytes::new(24 << 10);
+
+fn max_header(fields: &mut Fields<'_, '_>, findings: &mut Findings) -> Option<Bytes> {
+    let declared = fields.optional(&Limits::MAX_HEADER, findings)?;
+    if *declared.get_ref() > MOST_HEADER {
+        let finding = Finding::new(Rule::InvalidValue, "not every service could take so large a header")
+            .at(declared.span(), "here")
+            .help(format!(
+                "at most \"{MOST_HEADER}\": what the gateway lets in must be small enough for whoever is behind it"
+            ));
+        findings.push(finding);
+        return None;
+    }
+    Some(declared.into_inner())
 }
 
 /// `rate = { … }`: requests a second from one client address.

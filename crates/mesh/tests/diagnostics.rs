@@ -99,6 +99,11 @@ const CASES: &[Case] = &[
         &[("[events]", "[events]\n\n[auth]\ntyp = \"JWT\"")],
     ),
     (
+        "a header too large for the services",
+        Rule::InvalidValue,
+        &[("[events]", "[events]\n\n[gateway]\nlimits = { max_header = \"25KiB\" }")],
+    ),
+    (
         "a health check in no time",
         Rule::InvalidValue,
         &[("port = 8200", "port = 8200\nhealth = { interval = \"0s\" }")],
