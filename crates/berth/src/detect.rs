@@ -247,7 +247,10 @@ mod tests {
     use super::*;
 
     /// What lies in a folder called `pricing`, and what is found there, each as `runtime artifact`, with `*` when it must be built.
-    const FOLDERS: &[(&[(&str, &str)], &[&str])] = &[
+    /// Files with what is in them, and what is found.
+    type Folder = (&'static [(&'static str, &'static str)], &'static [&'static str]);
+
+    const FOLDERS: &[Folder] = &[
         (&[], &[]),
         (&[("README.md", ""), ("notes.txt", "")], &[]),
         (&[("pom.xml", "")], &["java target/pricing.jar*"]),
