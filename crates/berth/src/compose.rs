@@ -382,3 +382,44 @@ fn volumes(plan: &Plan) -> Entries<Volume> {
     let names = ["authority".to_owned(), "plan".to_owned()].into_iter();
     Entries(names.chain(databases).chain(events).chain(credentials).map(|name| (name, Volume {})).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::{env, fs, path::PathBuf};
+
+    use mesh::Placement;
+
+    use super::*;
+
+    fn repository() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+    }
+
+    fn read(path: &str) -> String {
+        fs::read_to_string(repository().join(path)).unwrap()
+    }
+
+    #[test]
+    fn the_committed_compose_file_is_what_the_declaration_says() {
+        let plan = mesh::resolve("mesh.toml", &read("mesh.toml"), &Placement::Containers).unwrap();
+        let text = file(&plan, "mesh.toml").unwrap();
+        if env::var_os("BERTH_BLESS").is_some() {
+            fs::write(repository().join("docker-compose.yaml"), &text).unwrap();
+        }
+        assert!(read("docker-compose.yaml") == text, "run `berth compose` and commit the result");
+    }
+
+    #[test]
+    fn the_dockerfile_knows_every_crate() {
+        let dockerfile = read("docker/Dockerfile");
+        for folder in ["crates", "services"] {
+            for entry in fs::read_dir(repository().join(folder)).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                let line = format!("COPY {folder}/{name}/Cargo.toml {folder}/{name}/\n");
+                assert!(dockerfile.contains(&line), "docker/Dockerfile lacks the line {line}");
+            }
+        }
+    }
+}
