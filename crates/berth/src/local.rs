@@ -94,8 +94,8 @@ fn block(index: u32) -> [u8; 3] {
 
 fn hold_port(last: Option<u16>, declared: u16) -> Result<TcpListener, Failure> {
     // Port 0 lets the system choose.
-    let tried =
-        [declared].into_iter().chain(last).chain([0]).map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+    let declared = Some(declared).filter(|port| *port != 0);
+    let tried = declared.into_iter().chain(last).chain([0]).map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
     let mut failure = None;
     for attempt in tried {
         match attempt {
