@@ -17,6 +17,7 @@ Examples:
   berth logs -f item-management  follow the logs of one service
   berth demo                     place an order for real
   berth down                     stop everything
+  ./berth test                   in the repository: everything that can be tested here
 
 Exit codes:
   0  done

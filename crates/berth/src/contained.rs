@@ -19,6 +19,7 @@ use servers::{Launch, NatsProgram, PostgresPrograms, postgres::Owner};
 
 use crate::{
     cli::{Contained, Shown},
+    commands::print,
     failure::Failure,
     plan_servers::{self, Place},
     project::Project,
@@ -50,7 +51,7 @@ fn init(project: &Project, demo_users: bool) -> Result<(), Failure> {
     for folder in [project.credentials(), project.run()] {
         give(&folder).map_err(|error| Failure::io(format!("cannot give {} away", folder.display()), error))?;
     }
-    println_line(&report.to_string())
+    print(&report.to_string())
 }
 
 /// Gives a folder to the containers' account, with all that is in it.
@@ -74,7 +75,7 @@ fn show(project: &Project, what: Shown) -> Result<(), Failure> {
             "start it with them: BERTH_DEMO_USERS=yes docker-compose up",
         ),
     })?;
-    println_line(text.trim_end())
+    print(text.trim_end())
 }
 
 /// A database or the event bus of the plan.
@@ -153,9 +154,4 @@ fn folder(variable: &str) -> Result<PathBuf, Failure> {
     env::var_os(variable).map(PathBuf::from).ok_or_else(|| {
         Failure::mendable(format!("{variable} is not set"), "start the container by docker-compose.yaml, which sets it")
     })
-}
-
-fn println_line(text: &str) -> Result<(), Failure> {
-    use std::io::Write as _;
-    writeln!(std::io::stdout(), "{text}").map_err(|error| Failure::io("cannot write to standard output", error))
 }

@@ -111,7 +111,7 @@ fn width() -> Option<u16> {
 }
 
 /// Writes to standard output.
-fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     writeln!(io::stdout(), "{text}").map_err(printing)
 }
 
