@@ -1,0 +1,11 @@
+# What this repository adds to nixpkgs.
+final: _: {
+  # Every program of the workspace, from one build.
+  berthWorkspace = final.callPackage ./workspace.nix { };
+
+  # The same, a small package each: what machines and images are made of.
+  berthPrograms = final.lib.recurseIntoAttrs (final.callPackage ./programs.nix { });
+
+  # The CLI with all it starts on a developer's machine.
+  berth = final.callPackage ./cli.nix { };
+}

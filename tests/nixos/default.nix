@@ -1,0 +1,2 @@
+# The checks of the flake that start machines, and those that only evaluate them.
+{ ... }: { }
