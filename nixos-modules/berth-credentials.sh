@@ -1,0 +1,51 @@
+# Takes the credentials of this machine from standard input, as `berth secrets export NODE` writes them, and seals each with the machine's own key.
+# What is not among them any more is removed; units whose credentials are others than before get them, one after the other.
+if [ -t 0 ]; then
+  echo 'berth-credentials: it reads what is exported elsewhere: berth secrets export NODE | ssh root@NODE berth-credentials' >&2
+  exit 2
+fi
+umask 077
+store=/etc/credstore.encrypted
+mkdir -p "$store"
+# In memory, where no trace of them stays.
+work=$(mktemp -d /run/berth-credentials.XXXXXX)
+trap 'rm -rf "$work"' EXIT
+tar --extract --no-same-owner --directory "$work"
+
+cd "$work"
+names=(berth.*)
+if [ ! -e "${names[0]}" ]; then
+  echo 'berth-credentials: no credential came in, nothing was changed' >&2
+  exit 1
+fi
+
+declare -A changed=()
+owner() {
+  local rest=${1#berth.}
+  printf '%s' "${rest%%.*}"
+}
+for name in "${names[@]}"; do
+  known=$store/$name
+  if [ -e "$known" ] && systemd-creds decrypt --name="$name" "$known" - 2>/dev/null | cmp --silent - "$name"; then
+    continue
+  fi
+  systemd-creds encrypt --name="$name" "$name" "$known.next" 2>/dev/null
+  mv "$known.next" "$known"
+  changed[$(owner "$name")]=yes
+done
+for known in "$store"/berth.*; do
+  name=${known##*/}
+  if [ ! -e "$work/$name" ]; then
+    rm "$known"
+    changed[$(owner "$name")]=yes
+  fi
+done
+sync --file-system "$store"
+
+# What does not run yet was waiting for this.
+systemctl --no-block start berth.target
+for service in "${!changed[@]}"; do
+  echo "new credentials for $service"
+  systemctl list-units --plain --no-legend --state=active,activating "$service@*.service" "$service.service" |
+    while read -r unit _; do systemctl "$BERTH_REFRESH" "$unit"; done
+done

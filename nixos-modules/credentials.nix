@@ -1,0 +1,32 @@
+# How secrets get to a machine that keeps them sealed: `berth-credentials` takes what `berth secrets export` writes.
+{ config, lib, pkgs, ... }:
+let
+  cfg = config.berth;
+  refreshes = lib.versionAtLeast config.systemd.package.version "260";
+in
+{
+  config = lib.mkMerge [
+    {
+      # Everything of the mesh, to start and stop at once.
+      systemd.targets.berth = {
+        description = "The mesh's part on this machine";
+        wantedBy = [ "multi-user.target" ];
+      };
+    }
+    (lib.mkIf (cfg.credentials.source == "encrypted") {
+      environment.systemPackages = [
+        (pkgs.writeShellApplication {
+          name = "berth-credentials";
+          runtimeInputs = [
+            config.systemd.package
+            pkgs.coreutils
+            pkgs.diffutils
+            pkgs.gnutar
+          ];
+          runtimeEnv.BERTH_REFRESH = if refreshes then "reload-or-restart" else "restart";
+          text = builtins.readFile ./berth-credentials.sh;
+        })
+      ];
+    })
+  ];
+}

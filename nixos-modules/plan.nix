@@ -1,0 +1,134 @@
+# From the plan to the options: what of it is on this machine. Whatever is set here can be set otherwise beside it.
+{ config, lib, pkgs, ... }:
+let
+  inherit (lib) mkDefault mkIf mapAttrs;
+  cfg = config.berth;
+  inherit (cfg) mesh;
+
+  node = lib.findFirst (node: node.name == cfg.node) null mesh.nodes;
+  here = thing: thing.node == cfg.node;
+  named = things: lib.listToAttrs (map (thing: lib.nameValuePair thing.name thing) things);
+  defaults = mapAttrs (_: mkDefault);
+  credentials = map (credential: { inherit (credential) name optional; });
+  size = thing: {
+    memory = thing.memory_bytes;
+    cpu = thing.cpu_millis / 1000.0;
+  };
+
+  # What goes along with an executable, under the path it has beside mesh.toml.
+  tree =
+    name: artifact:
+    let
+      source = builtins.path {
+        name = "${name}-artifact";
+        path = if artifact.files == "." then cfg.artifacts else cfg.artifacts + "/${artifact.files}";
+        filter = path: _: !lib.elem (baseNameOf path) [ ".berth" ".git" ];
+      };
+    in
+    if artifact.files == "." then
+      source
+    else
+      pkgs.runCommand "${name}-artifact" { } ''
+        mkdir -p "$(dirname $out/${lib.escapeShellArg artifact.files})"
+        cp -r ${source} $out/${lib.escapeShellArg artifact.files}
+      '';
+
+  executable =
+    service:
+    if service.executable ? package then
+      {
+        package =
+          cfg.packages.${service.executable.package}
+            or (throw "berth.packages.${service.executable.package} is missing: ${service.name} of the plan is started from it");
+      }
+    else
+      let
+        root = tree service.name service.executable.artifact;
+      in
+      {
+        artifact = "${root}/${service.executable.artifact.path}";
+        workingDirectory = root;
+      };
+
+  service =
+    service:
+    defaults (
+      {
+        inherit (service)
+          runtime
+          command
+          protocol
+          route
+          callers
+          after
+          ;
+        credentials = credentials service.credentials;
+        instances = lib.listToAttrs (
+          map (
+            instance:
+            lib.nameValuePair (toString instance.index) {
+              inherit (instance) start port environment;
+            }
+          ) (lib.filter here service.instances)
+        );
+        health = { inherit (service.health) path; };
+        stopTimeout = service.stop_timeout_ms;
+        watchdog = service.watchdog_ms;
+      }
+      // lib.optionalAttrs (service ? jit) { inherit (service) jit; }
+      // size service
+      // executable service
+    );
+in
+{
+  config = mkIf (cfg.plan != null) {
+    assertions = [
+      {
+        assertion = mesh.version == 1;
+        message = "berth.plan is of version ${toString mesh.version}, and these modules read version 1: take the `berth` they come with, and write it anew with `berth lock`.";
+      }
+      {
+        assertion = node != null;
+        message = "berth.node is ${builtins.toJSON cfg.node}, which is no node of berth.plan: set it to one of ${lib.concatMapStringsSep ", " (node: node.name) mesh.nodes}.";
+      }
+      {
+        assertion = cfg.artifacts != null || !lib.any (service: service.executable ? artifact) mesh.services;
+        message = "berth.artifacts is not set, and the plan starts artifacts: set it to the folder of mesh.toml.";
+      }
+    ];
+
+    environment.etc."berth/plan.json".source = cfg.plan;
+
+    berth = {
+      services = mapAttrs (_: service) (named (lib.filter (service: lib.any here service.instances) mesh.services));
+
+      gateway = defaults {
+        enable = cfg.services ? ${mesh.gateway.service};
+        service = mesh.gateway.service;
+        port = mesh.gateway.public_port;
+      };
+
+      databases = mapAttrs (
+        _: database:
+        defaults (
+          {
+            inherit (database) owner port;
+            credentials = credentials database.credentials;
+          }
+          // size database
+        )
+      ) (named (lib.filter here mesh.databases));
+
+      events = mkIf (mesh.events != null && here mesh.events) (
+        defaults (
+          {
+            enable = true;
+            inherit (mesh.events) server port;
+            credentials = credentials mesh.events.credentials;
+          }
+          // size mesh.events
+        )
+      );
+    };
+  };
+}

@@ -1,0 +1,54 @@
+# What all units of a mesh have in common, as parts of `serviceConfig`.
+{ config, lib }:
+{
+  hardening = import ./hardening.nix;
+
+  # Of the size that the plan gives. Beyond nine tenths of its memory it is slowed down, at the limit it is killed as a whole; swap would only
+  # put off the one and the other.
+  limits =
+    { memory, cpu }:
+    {
+      Slice = "berth.slice";
+      MemoryMax = memory;
+      MemoryHigh = memory - memory / 10;
+      MemorySwapMax = 0;
+      CPUQuota = "${toString (lib.max 1 (builtins.ceil (cpu * 100)))}%";
+      TasksMax = 512;
+      LimitNOFILE = 65536;
+    };
+
+  # Soon at first, then less and less often, but for ever; goes with `startLimitIntervalSec = 0`.
+  restart = {
+    RestartSec = "100ms";
+    RestartSteps = 8;
+    RestartMaxDelaySec = "10s";
+  };
+
+  # `owner`'s secrets, under the names it knows them by.
+  credentials =
+    owner: credentials:
+    let
+      setting =
+        if config.berth.credentials.source == "encrypted" then "LoadCredentialEncrypted" else "LoadCredential";
+    in
+    {
+      ${setting} = map ({ name, ... }: "${name}:berth.${owner}.${name}") credentials;
+    }
+    # Older versions keep what a unit was started with: there `berth-credentials` restarts it.
+    // lib.optionalAttrs (lib.versionAtLeast config.systemd.package.version "260") {
+      RefreshOnReload = "credentials";
+    };
+
+  # The units on this machine of what is called so in the plan.
+  unitsOf =
+    name:
+    let
+      service = config.berth.services.${name} or null;
+      started = lib.filterAttrs (_: instance: instance.start) service.instances;
+      isServer = config.berth.databases ? ${name} || (config.berth.events.enable && config.berth.events.server == name);
+    in
+    if service != null then
+      map (index: "${name}@${index}.service") (lib.attrNames started)
+    else
+      lib.optional isServer "${name}.service";
+}
