@@ -34,7 +34,7 @@ use tracing::Instrument as _;
 use tries::Tries;
 
 use crate::{
-    Event, Events, Malformed, Outbox,
+    Event, Events, Malformed, Outbox, failpoint, failpoints,
     inbox::{Admission, Inbox, Parked},
     metrics::{OfConsumer, OfOutcome, seconds_since},
     partitions::{self, Kept, days},
@@ -341,6 +341,7 @@ impl<H: Handler> Inner<H> {
         match result {
             Ok(outcome) => {
                 delivery.acknowledge().await;
+                failpoint!(failpoints::CONSUMER_ACKNOWLEDGED, drop);
                 self.count(outcome.name());
                 self.outbox.metrics.handle_seconds.get_or_create(&self.label()).observe(began.elapsed().as_secs_f64());
                 if let (Outcome::Handled { successor: true }, Ok(event)) = (outcome, delivery.event()) {
@@ -355,6 +356,7 @@ impl<H: Handler> Inner<H> {
     }
 
     async fn apply_delivered(&self, event: &Event, delivery: &Delivery) -> Result<Outcome, Later> {
+        failpoint!(failpoints::CONSUMER_DELIVERED, |_| Err(self.when_back(delivery.number)));
         let attempt = Attempt { number: self.tries.of(event.id).saturating_add(1), delivery: delivery.number };
         let result = self.apply(event, delivery.stream_sequence, attempt, Origin::Stream).await;
         match &result {
@@ -362,6 +364,7 @@ impl<H: Handler> Inner<H> {
             Err(Later { counts: true, .. }) => self.tries.failed(event.id),
             Err(_) => {}
         }
+        failpoint!(failpoints::CONSUMER_ACKNOWLEDGE, |_| Err(self.when_back(delivery.number)));
         result
     }
 
@@ -416,6 +419,7 @@ impl<H: Handler> Inner<H> {
                                 )));
                             }
                             self.handler.handle(tx, event).await?;
+                            failpoint!(failpoints::CONSUMER_COMMIT);
                             Outcome::Handled { successor }
                         }
                         Admission::Seen => Outcome::Seen,

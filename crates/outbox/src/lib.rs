@@ -23,6 +23,7 @@ mod connection;
 mod consumer;
 pub mod dead_letters;
 mod event;
+pub mod failpoints;
 mod inbox;
 mod metrics;
 mod outbox;

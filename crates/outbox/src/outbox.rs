@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{event::kind, metrics::MessageMetrics, partitions};
+use crate::{event::kind, failpoint, failpoints, metrics::MessageMetrics, partitions};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -135,6 +135,7 @@ impl Outbox {
 
     /// Tells the relay of this process that there is something to publish. Cheap; never blocks.
     pub fn wake(&self) {
+        failpoint!(blocking failpoints::OUTBOX_COMMITTED);
         self.signal.notify_one();
     }
 

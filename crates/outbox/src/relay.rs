@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Events, Outbox, event,
+    Events, Outbox, event, failpoint, failpoints,
     metrics::seconds_since,
     partitions::{self, Kept, days},
 };
@@ -146,12 +146,14 @@ impl Relay {
                 () = stop.cancelled() => return Ok(()),
             }
         }
+        failpoint!(failpoints::RELAY_LEAD);
         let stream = Stream::open(&self.events, &self.options).await?;
         let mut last_sequence = self.agree(&mut ledger, &stream).await?;
         self.outbox.metrics.leader.set(1);
         tracing::info!(stream = stream.name(), last_sequence, "leading the relay");
         let mut checked = Instant::now();
         while !stop.is_cancelled() && self.events.is_connected() {
+            failpoint!(failpoints::RELAY_CLAIM);
             let limits = (self.options.batch, self.options.batch_bytes);
             if let Some(batch) = ledger.claim(self.events.source(), last_sequence, limits).await? {
                 last_sequence = self.send(&mut ledger, &stream, &batch).await?;
@@ -211,6 +213,7 @@ impl Relay {
         for batch in ledger.open_batches().await? {
             let stored = stream.find(batch.last_sequence, &batch.messages).await?;
             tracing::warn!(batch = %batch.id, of = batch.messages.len(), stored = stored.len(), "resolved a batch whose outcome was unknown");
+            failpoint!(failpoints::RELAY_RESOLVE);
             ledger.resolve(batch.id, &stored).await?;
         }
         ledger.note(stream.name(), found.last_sequence).await?;
@@ -228,10 +231,13 @@ impl Relay {
             self.outbox.metrics.unpublishable.inc_by(refused.len() as u64);
             return Ok(batch.last_sequence);
         }
+        failpoint!(failpoints::RELAY_PUBLISH);
         let began = Instant::now();
         let last_sequence = stream.publish(batch).await?;
         self.outbox.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
+        failpoint!(failpoints::RELAY_MARK);
         ledger.mark(batch, stream.name(), last_sequence).await?;
+        failpoint!(failpoints::RELAY_MARKED);
         self.outbox.metrics.published.inc_by(batch.events.len() as u64);
         for owed in &batch.events {
             self.outbox.metrics.publish_delay_seconds.observe(seconds_since(owed.event.time));

@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod domain;
+pub mod failpoints;
 pub mod messages;
 pub mod outcomes;
 pub mod quotes;

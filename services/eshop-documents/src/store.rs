@@ -9,7 +9,7 @@ use std::time::Duration;
 use database::{Database, MigrateError, Row, ScopedFutureExt as _, Statements, Transaction, types::Json};
 use jiff::Timestamp;
 use outbox::{
-    NewEvent, Outbox,
+    NewEvent, Outbox, failpoint,
     saga::{Illegal, Saga},
 };
 use runtime::trace::TraceContext;
@@ -21,6 +21,7 @@ use crate::{
         self, Cancellation, Contents, Document, Head, Invalid, Kind, Line, Money, NotAllowed, Operation, OrderState,
         Patience, Refusal, RefusalReason, Selection, Shortage, Standing, State,
     },
+    failpoints,
     messages::{
         CreditNoteIssued, InvoiceIssued, Message, OrderCancelled, OrderConfirmed, OrderInvoiced, OrderPlaced,
         OrderRejected, Release, Reserve, Return, StockLine, Take,
@@ -316,6 +317,7 @@ impl Store {
     ) -> Result<Option<Document>, Error> {
         let placed = self.database.transaction(|tx| place(tx, order, request, cause).scope_boxed()).await?;
         self.outbox.wake();
+        failpoint!(failpoints::PLACED);
         Ok(placed)
     }
 
@@ -326,6 +328,7 @@ impl Store {
     pub async fn cancel(&self, order: Uuid, cause: &Cause) -> Result<Document, Error> {
         let cancelled = self.database.transaction(|tx| cancel(tx, order, cause).scope_boxed()).await?;
         self.outbox.wake();
+        failpoint!(failpoints::CANCELLED);
         Ok(cancelled)
     }
 
@@ -354,6 +357,7 @@ impl Store {
         let issued =
             self.database.transaction(|tx| credit(tx, invoice, selection, request, cause).scope_boxed()).await?;
         self.outbox.wake();
+        failpoint!(failpoints::CREDITED);
         Ok(issued)
     }
 
@@ -366,6 +370,7 @@ impl Store {
         let swept = self.database.transaction(|tx| sweep(tx, batch).scope_boxed()).await?;
         if swept > 0 {
             self.outbox.wake();
+            failpoint!(failpoints::SWEPT);
         }
         Ok(swept)
     }
@@ -390,6 +395,7 @@ async fn place(
     let deadline = row.get("deadline");
     emit(tx, id, cause, &OrderPlaced::new(&placed, deadline)).await?;
     emit(tx, id, cause, &Reserve { order_id: id, deadline, lines: lines.iter().map(Into::into).collect() }).await?;
+    failpoint!(failpoints::PLACE);
     Ok(Some(placed))
 }
 
@@ -397,6 +403,7 @@ async fn cancel(tx: &Transaction<'_>, order: Uuid, cause: &Cause) -> Result<Docu
     let saga = lock_saga(tx, order).await?;
     load(tx, order).await?.head.standing.permit(Operation::Cancel)?;
     advance(tx, &saga.ok_or(Error::NotFound)?, &saga::Event::Cancelled, cause).await?;
+    failpoint!(failpoints::CANCEL);
     load(tx, order).await
 }
 
@@ -435,15 +442,20 @@ async fn credit(
     let goods = goods_to_return(tx, id).await?;
     emit(tx, id, cause, &CreditNoteIssued::new(&note, invoice, goods.order_id)).await?;
     emit(tx, id, cause, &goods).await?;
+    failpoint!(failpoints::CREDIT);
     Ok(Some(note))
 }
 
 async fn sweep(tx: &Transaction<'_>, batch: i64) -> Result<usize, Error> {
     let overdue = tx.all(LOCK_OVERDUE, &[&batch]).await?;
     for row in &overdue {
+        failpoint!(failpoints::OVERDUE);
         let trace: Option<&str> = row.get("trace");
         let cause = Cause { initiator: row.get("initiator"), trace: trace.and_then(TraceContext::parse) };
         advance(tx, &locked_saga(row), &saga::Event::Overdue, &cause).await?;
+    }
+    if !overdue.is_empty() {
+        failpoint!(failpoints::SWEEP);
     }
     Ok(overdue.len())
 }
@@ -454,7 +466,9 @@ async fn sweep(tx: &Transaction<'_>, batch: i64) -> Result<usize, Error> {
 /// [`Error::NotFound`] when no saga has this id; [`Error::Illegal`] when its table has no such step.
 pub async fn answer(tx: &Transaction<'_>, id: Uuid, event: &saga::Event, cause: &Cause) -> Result<(), Error> {
     let saga = lock_saga(tx, id).await?.ok_or(Error::NotFound)?;
-    advance(tx, &saga, event, cause).await
+    advance(tx, &saga, event, cause).await?;
+    failpoint!(failpoints::DECIDE);
+    Ok(())
 }
 
 /// A saga whose row is locked.

@@ -8,5 +8,6 @@
 
 pub mod api;
 pub mod domain;
+pub mod failpoints;
 pub mod messages;
 pub mod store;

@@ -5,7 +5,7 @@
 
 use database::Transaction;
 use jiff::Timestamp;
-use outbox::{Event, Handler, HandlerError, NewEvent, Outbox};
+use outbox::{Event, Handler, HandlerError, NewEvent, Outbox, failpoint};
 use runtime::{clock::Clock, trace::TraceContext};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -15,6 +15,7 @@ use crate::{
         self, Command, EntryKind, Item, Line, OrderLines, Refusal, RefusalReason, ReservationState, Shortage, Step,
         Stock, StockEntry, StockError,
     },
+    failpoints,
     store::{self, Entry, Reach, Reservation},
 };
 
@@ -174,6 +175,7 @@ impl Handler for StockKeeper {
             data: &answer,
         };
         Outbox::put(tx, reply).await?;
+        failpoint!(failpoints::ANSWER);
         Ok(())
     }
 }
@@ -199,11 +201,13 @@ async fn reserve(tx: &Transaction<'_>, command: Reserve, now: Timestamp) -> Resu
             store::insert_reservation(tx, order_id, &held, deadline, now).await?;
             store::insert_lines(tx, order_id, &lines).await?;
             store::write_shelf(tx, &shelf, now).await?;
+            failpoint!(failpoints::RESERVE);
             Ok(Answer::Reserved { order_id })
         }
         Err(refusal) => {
             let refused = Reservation { state: ReservationState::Refused, refusal: Some(refusal.clone()) };
             store::insert_reservation(tx, order_id, &refused, deadline, now).await?;
+            failpoint!(failpoints::REFUSE);
             Ok(Answer::refused(order_id, refusal))
         }
     }
@@ -218,6 +222,7 @@ async fn take(tx: &Transaction<'_>, command: Settle, actor: &str, now: Timestamp
         store::update_reservation(tx, order_id, ReservationState::Taken, now).await?;
         let taken: Vec<_> = lines.iter().map(|(item, quantity)| (item, -quantity)).collect();
         store::insert_entries(tx, entry(EntryKind::Taken, order_id, actor), &taken, now).await?;
+        failpoint!(failpoints::TAKE);
     }
     Ok(Answer::Taken { order_id })
 }
@@ -230,10 +235,12 @@ async fn release(tx: &Transaction<'_>, command: Settle, now: Timestamp) -> Resul
         Step::Release => {
             change_stock(tx, order_id, Stock::release, now).await?;
             store::update_reservation(tx, order_id, ReservationState::Released, now).await?;
+            failpoint!(failpoints::RELEASE);
         }
         Step::Bury => {
             let tombstone = Reservation { state: ReservationState::Released, refusal: None };
             store::insert_reservation(tx, order_id, &tombstone, None, now).await?;
+            failpoint!(failpoints::TOMBSTONE);
         }
         _ => {}
     }
@@ -261,6 +268,7 @@ async fn put_back(tx: &Transaction<'_>, command: Return, actor: &str, now: Times
         store::write_shelf(tx, &shelf, now).await?;
         let returned: Vec<_> = lines.iter().collect();
         store::insert_entries(tx, entry(EntryKind::Returned, credit_note_id, actor), &returned, now).await?;
+        failpoint!(failpoints::PUT_BACK);
     }
     Ok(Answer::Returned { credit_note_id })
 }

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use database::{Connection, Database, Dedicated, Error, Row, Statements as _};
+use database::{Connection, Database, Dedicated, Error, Row, Statements as _, types::ToSql};
 use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::Interrupted;
-use crate::event::{Aggregate, Event};
+use crate::{
+    event::{Aggregate, Event},
+    failpoint, failpoints,
+};
 
 /// A leader that has not spoken for so long is considered gone: PostgreSQL ends its session, which frees the lock.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -167,7 +170,7 @@ impl Ledger {
         last_sequence: u64,
         limits: (u16, u32),
     ) -> Result<Option<Batch>, Error> {
-        let id = Uuid::now_v7();
+        let (id, follows) = (Uuid::now_v7(), signed(last_sequence));
         let (events, bytes) = (i64::from(limits.0), i64::from(limits.1));
         let sql = "WITH head AS (
                 SELECT * FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT $3),
@@ -182,7 +185,8 @@ impl Ledger {
             SELECT position, id, created_at, subject, aggregate_type, aggregate_id, version, data_version, saga, initiator,
                 traceparent, data
             FROM taken ORDER BY position";
-        let rows = self.connection.all(sql, &[&id, &signed(last_sequence), &events, &bytes]).await?;
+        let params: [&(dyn ToSql + Sync); 4] = [&id, &follows, &events, &bytes];
+        let rows = failpoint!(during self.connection.all(sql, &params), failpoints::RELAY_CLAIMING)?;
         if rows.is_empty() {
             return Ok(None);
         }

@@ -22,7 +22,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream::iter};
 use uuid::Uuid;
 
 use super::{Interrupted, RelayOptions, ledger::Batch};
-use crate::{Events, connection::ANSWER, event::CONTENT_TYPE};
+use crate::{Events, connection::ANSWER, event::CONTENT_TYPE, failpoint, failpoints};
 
 /// How long the server itself knows a message id again. The inbox knows it far longer.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(300);
@@ -127,8 +127,10 @@ impl Stream {
             if count > 1 {
                 headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
             }
+            failpoint!(failpoints::RELAY_PUBLISH_LAST);
             let request = Request::new().payload(payload).headers(headers).timeout(Some(ANSWER));
-            let answer = client.send_request(subject, request).await.map_err(events)?;
+            let asked = client.send_request(subject, request);
+            let answer = failpoint!(during asked, failpoints::RELAY_PUBLISHED).map_err(events)?;
             return acknowledged(&answer.payload, batch);
         }
         Err(events("an empty batch"))
