@@ -9,10 +9,12 @@
 {
   # The resolved plan, as `berth lock` writes it.
   plan,
-  # The packages the plan names, each with bin/<name>: from nixpkgs with this flake's overlay to a set.
-  packages ? pkgs: pkgs.berthPrograms,
+  # The packages the plan names, each with bin/<name>: from nixpkgs with this flake's overlay to a set. The shop's own are there already.
+  packages ? _: { },
   # What the plan's `artifact` paths are relative to: a folder, or from nixpkgs to a package.
   artifacts ? dirOf plan,
+  # The addresses of the nodes by their names. Without them each gets one on a network of its own, 10.93.0.0/16.
+  addresses ? null,
   # NixOS modules for every node.
   modules ? [ ],
   # NixOS modules for single nodes, by their names.
@@ -25,37 +27,72 @@ let
 
   resolved = lib.importJSON plan;
 
+  pkgsFor =
+    system:
+    import nixpkgs {
+      inherit system;
+      overlays = [ self.overlays.default ];
+    };
+
+  network = import ./network.nix { inherit lib resolved addresses; };
+
+  # What a node is made of, wherever it is built: the modules, and what the plan says of it.
+  moduleOf = node: {
+    imports = [
+      self.nixosModules.default
+      ../vm/node.nix
+      (
+        { pkgs, ... }:
+        {
+          berth = {
+            inherit plan;
+            node = node.name;
+            packages = pkgs.berthPrograms // packages pkgs;
+            artifacts = if lib.isFunction artifacts then artifacts pkgs else artifacts;
+          };
+        }
+      )
+    ]
+    ++ modules
+    ++ lib.toList (nodes.${node.name} or [ ]);
+
+    nixpkgs.overlays = [ self.overlays.default ];
+    networking = {
+      hostName = node.name;
+      inherit (resolved) domain;
+    };
+    berth.machine = {
+      cpus = lib.max 1 ((node.cpu_millis + 999) / 1000);
+      memory = node.memory_bytes;
+      reserved = node.reserved_bytes;
+      disk = node.disk_bytes;
+      network = network.of node.name;
+    };
+  };
+
   configuration =
     system: node:
     lib.nixosSystem {
       modules = [
-        self.nixosModules.default
-        ../vm/node.nix
-        {
-          nixpkgs.hostPlatform = system;
-          nixpkgs.overlays = [ self.overlays.default ];
-        }
-        (
-          { pkgs, ... }:
-          {
-            berth = {
-              inherit plan;
-              node = node.name;
-              packages = packages pkgs;
-              artifacts = if lib.isFunction artifacts then artifacts pkgs else artifacts;
-            };
-          }
-        )
-      ]
-      ++ modules
-      ++ lib.toList (nodes.${node.name} or [ ]);
+        (moduleOf node)
+        { nixpkgs.hostPlatform = system; }
+      ];
     };
 
   configurations =
     system: lib.listToAttrs (map (node: lib.nameValuePair node.name (configuration system node)) resolved.nodes);
+
+  prefixed = prefix: lib.mapAttrs' (name: lib.nameValuePair "${prefix}-${name}");
+
+  machinesOf =
+    system:
+    let
+      machines = configurations system;
+    in
+    prefixed "image" (lib.mapAttrs (_: machine: machine.config.system.build.images.disk) machines);
 in
 {
   nixosConfigurations = configurations system;
 
-  packages = lib.genAttrs systems (_system: { });
+  packages = lib.genAttrs systems machinesOf;
 }

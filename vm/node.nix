@@ -1,5 +1,19 @@
-# A machine of the mesh: one node of the plan.
-{ ... }:
+# A machine of the mesh: one node of a plan, as it is built into an image and as `nixos-rebuild` changes it later.
+#
+# What runs on it is `nixos-modules/`; here is what it runs on.
+{ modulesPath, ... }:
 {
+  imports = [
+    "${modulesPath}/profiles/qemu-guest.nix"
+    ./access.nix
+    ./boot.nix
+    ./disk.nix
+    ./images.nix
+    ./minimal.nix
+    ./network.nix
+    ./size.nix
+    ./store.nix
+  ];
+
   system.stateVersion = "26.05";
 }
