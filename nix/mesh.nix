@@ -47,6 +47,7 @@ let
           berth = {
             inherit plan;
             node = node.name;
+            inherit (network) addresses;
             packages = pkgs.berthPrograms // packages pkgs;
             artifacts = if lib.isFunction artifacts then artifacts pkgs else artifacts;
           };

@@ -1,4 +1,4 @@
-# The network of a mesh's machines: an address and an interface for each node, and the names by which they know each other.
+# The network of a mesh's machines: an address and an interface for each node.
 {
   lib,
   resolved,
@@ -25,29 +25,19 @@ let
     ) resolved.nodes
   );
 
-  isGateway = node: lib.any (instance: lib.elem instance.name node.instances) gatewayInstances;
-  gatewayInstances =
-    (lib.findFirst (service: service.name == resolved.gateway.service) { instances = [ ]; } resolved.services).instances;
-
-  hosts = lib.listToAttrs (
-    map (
-      node:
-      lib.nameValuePair numbered.${node.name}.address (
-        [ node.host ] ++ lib.optional (isGateway node) resolved.gateway.public_host
-      )
-    ) resolved.nodes
-  );
+  isGateway = node: lib.any (instance: lib.elem instance.name node.instances) gateway.instances;
+  gateway = lib.findFirst (service: service.name == resolved.gateway.service) (throw "the plan has no gateway") resolved.services;
 in
 {
-  # The module options of `vm/network.nix` for a node.
+  # Where each node is: the option `berth.addresses`.
+  addresses = lib.mapAttrs (_: node: node.address) numbered;
+
+  # The options of `vm/network.nix` for a node.
   of = name: {
-    inherit hosts;
     inherit (numbered.${name}) mac;
     address = lib.mkIf (addresses == null) "${numbered.${name}.address}/16";
   };
 
   # The node clients speak to.
-  gateway = (lib.findFirst isGateway (throw "the plan has no gateway") resolved.nodes).name;
-
-  inherit numbered;
+  gateway = (lib.findFirst isGateway (throw "the gateway is on no node") resolved.nodes).name;
 }

@@ -1,4 +1,4 @@
-# The mesh's network, and the names on it.
+# The machine's interfaces. What the other machines are called there, and whom the firewall lets in, is `nixos-modules/network.nix`.
 { config, lib, ... }:
 let
   cfg = config.berth.machine.network;
@@ -16,19 +16,10 @@ in
       default = "52:54:00:93:00:01";
       description = "By what the machine knows its interface on the mesh's network.";
     };
-    hosts = lib.mkOption {
-      type = lib.types.attrsOf (lib.types.listOf lib.types.str);
-      default = { };
-      example = {
-        "10.93.0.11" = [ "edge.eshop.internal" ];
-      };
-      description = "Addresses of the other machines, and their names; empty where a DNS server knows them.";
-    };
   };
 
   config = {
     networking = {
-      inherit (cfg) hosts;
       useNetworkd = true;
       useDHCP = false;
     };
