@@ -85,15 +85,28 @@ let
 
   prefixed = prefix: lib.mapAttrs' (name: lib.nameValuePair "${prefix}-${name}");
 
-  machinesOf =
+  packagesOf =
     system:
     let
+      pkgs = pkgsFor system;
       machines = configurations system;
+      runners = lib.mapAttrs (_: pkgs.callPackage ../vm/runner.nix { }) machines;
     in
-    prefixed "image" (lib.mapAttrs (_: machine: machine.config.system.build.images.disk) machines);
+    prefixed "image" (lib.mapAttrs (_: machine: machine.config.system.build.images.disk) machines)
+    // prefixed "vm" runners
+    // {
+      mesh-vms = pkgs.callPackage ../vm/mesh-runner.nix { } {
+        inherit runners;
+        inherit (network) gateway;
+        order = map (node: node.name) resolved.nodes;
+        publicHost = resolved.gateway.public_host;
+        publicPort = resolved.gateway.public_port;
+      };
+      sizes = pkgs.callPackage ../vm/sizes.nix { } machines;
+    };
 in
 {
   nixosConfigurations = configurations system;
 
-  packages = lib.genAttrs systems machinesOf;
+  packages = lib.genAttrs systems packagesOf;
 }
