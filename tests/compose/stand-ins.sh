@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# Stand-ins for the public images that docker/Dockerfile builds upon, under the same tags, so that the same Dockerfile and the same
+# compose file run where no image registry can be reached.
+#
+#   tests/compose/stand-ins.sh             pulls what is missing, and makes a stand-in of what cannot be pulled
+#   tests/compose/stand-ins.sh --missing   only names what is missing and cannot be pulled
+#   tests/compose/stand-ins.sh --remove    removes the stand-ins: the next build pulls the real images
+#
+# An image that the engine has under such a tag is left alone. A stand-in has the label berth.stand-in; it is made of
+#
+#   builder    Debian bookworm with gcc, this machine's Rust, its cache of crates, and what it has compiled of them
+#   base       the C library and a nonroot account, of Debian bookworm
+#   database   Debian bookworm with its PostgreSQL, which is 15 and not 17
+#   events     this machine's nats-server, which must be linked statically
+#
+# It needs root on Debian (or a system with mmdebstrap), and a Debian mirror.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+label='LABEL berth.stand-in=true'
+
+say() { printf '\033[1mstand-ins:\033[0m %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# tag ARGUMENT: the image that this argument of the Dockerfile names.
+tag() { sed -n "s/^ARG $1=//p" "$root/docker/Dockerfile"; }
+
+missing() {
+    local argument
+    for argument in BUILDER BASE POSTGRES NATS; do
+        docker image inspect "$(tag "$argument")" >/dev/null 2>&1 && continue
+        timeout 600 docker pull --quiet "$(tag "$argument")" >/dev/null 2>&1 || echo "$argument"
+    done
+}
+
+# debian FOLDER PACKAGE...: the packages and what they need, unpacked and not set up.
+debian() {
+    local folder=$1
+    shift
+    has mmdebstrap || die "mmdebstrap is missing: apt-get install mmdebstrap"
+    mmdebstrap --quiet --variant=extract --include="$(IFS=,; echo "$*")" bookworm "$folder" "$mirror"
+    rm -rf "$folder"/usr/share/{doc,info,locale,man} "$folder"/var/{cache,lib}/*
+    mkdir -p "$folder"/{etc,home/nonroot,tmp,root,usr/local}
+    chmod 1777 "$folder/tmp"
+    printf 'root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n' >"$folder/etc/passwd"
+    printf 'root:x:0:\nnonroot:x:65532:\n' >"$folder/etc/group"
+    printf 'passwd: files\ngroup: files\nhosts: files dns\n' >"$folder/etc/nsswitch.conf"
+    chown 65532:65532 "$folder/home/nonroot"
+}
+
+# import TAG FOLDER [CHANGE...]: the folder as an image.
+import() {
+    local image=$1 folder=$2 changes=() change
+    shift 2
+    for change in "$label" 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' "$@"; do changes+=(--change "$change"); done
+    tar -C "$folder" -c . | docker import "${changes[@]}" - "$image" >/dev/null
+}
+
+BASE() {
+    debian "$work/base" libc6 libgcc-s1 libstdc++6
+    import "$1" "$work/base" 'USER 65532'
+}
+
+# What a Dockerfile's RUN needs, too.
+system() {
+    [ -d "$work/system" ] && return
+    debian "$work/system" postgresql gcc libc6-dev dash coreutils findutils sed grep
+    # Links that the packages would make when set up.
+    ln -sf dash "$work/system/bin/sh"
+    ln -sf gcc "$work/system/usr/bin/cc"
+    mkdir -p "$work/system/root/.cargo" "$work/system/src/target/debug"
+}
+
+POSTGRES() {
+    system
+    import "$1" "$work/system"
+}
+
+NATS() {
+    local program
+    program=$(command -v nats-server) || die "nats-server is not on PATH"
+    tar -C "$(dirname "$program")" -c nats-server | docker import --change "$label" --change 'ENTRYPOINT ["/nats-server"]' - "$1" >/dev/null
+}
+
+# Cargo compiles in the image as everywhere; what this machine has compiled already is not compiled again.
+BUILDER() {
+    local container compiled=${CARGO_TARGET_DIR:-$root/target}/debug cargo=${CARGO_HOME:-$HOME/.cargo}
+    cargo fetch --quiet --locked --manifest-path "$root/Cargo.toml" --target "$(rustc --version --verbose | sed -n 's/^host: //p')"
+    system
+    import berth-stand-in "$work/system"
+    container=$(docker create berth-stand-in true)
+    tar -C "$(rustc --print sysroot)" -c bin/cargo bin/rustc lib | docker cp - "$container:/usr/local"
+    tar -C "$cargo" -c registry | docker cp - "$container:/root/.cargo"
+    if [ -d "$compiled/deps" ]; then
+        (cd "$compiled" && find .fingerprint build deps -type f \( -path 'deps/*.*' -o ! -path 'deps/*' \) -print0) |
+            tar -C "$compiled" --null --files-from - -c | docker cp - "$container:/src/target/debug"
+    fi
+    docker commit --change "$label" --change 'ENV CARGO_HOME=/root/.cargo CARGO_NET_OFFLINE=true' "$container" "$1" >/dev/null
+    docker rm "$container" >/dev/null
+    docker rmi berth-stand-in >/dev/null
+}
+
+case ${1-} in
+    --missing) missing ;;
+    --remove)
+        docker image ls --quiet --filter label=berth.stand-in | sort -u | xargs --no-run-if-empty docker rmi --force
+        ;;
+    '')
+        work=$(mktemp -d)
+        trap 'rm -rf "$work"' EXIT
+        for argument in $(missing); do
+            say "making $(tag "$argument"), which cannot be pulled"
+            "$argument" "$(tag "$argument")"
+        done
+        ;;
+    *) die "usage: $0 [--missing | --remove]" ;;
+esac
