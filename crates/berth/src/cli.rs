@@ -134,6 +134,9 @@ pub enum Command {
         check: bool,
     },
     /// Write docker-compose.yaml: the mesh as containers
+    ///
+    /// Where it is missing, a Dockerfile for each runtime is written too, .env says where Berth's own images are built from, and
+    /// .dockerignore keeps secrets out of images. What is there stays as it is.
     #[command(
         after_help = "Examples:\n  berth compose\n  berth compose --check    fail if docker-compose.yaml is not what mesh.toml says"
     )]
@@ -210,6 +213,11 @@ pub enum Contained {
         /// Make the demo users as well
         #[arg(long, env = "BERTH_DEMO_USERS", value_parser = clap::builder::BoolishValueParser::new(), default_value_t = false, action = clap::ArgAction::Set)]
         demo_users: bool,
+    },
+    /// Keep a secret that only the mesh's operator can provide: its value is read from standard input
+    Keep {
+        /// Its name in the declaration
+        secret: String,
     },
     /// Prepare a database or the event bus, and become it
     Serve {

@@ -4,14 +4,26 @@
 //! on the first start, each into a volume that only its owner mounts. Networks say who may meet whom: the gateway's edge, the
 //! services among themselves, each database with its owner, the event bus with who uses it. Nothing but the gateway is published.
 //!
-//! The file keeps to what docker-compose 1.29, `docker compose` 2 and podman-compose have in common.
+//! The images of Berth's own programs are built from its source, which `BERTH_SOURCE` names (`.env` beside the file, or the folder
+//! itself); those of artifacts from the folder and a Dockerfile of their runtime. So the file says nothing of the machine it was written on.
+//!
+//! [`mod@format`] is the vocabulary of the file, [`beside`] what has to lie next to it.
+
+pub mod beside;
+mod format;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh::plan::{Database, Events, Executable, Plan, Protocol, Runtime, Service};
-use serde::{Serialize, Serializer};
+use mesh::{
+    Port, Template,
+    plan::{Artifact, Database, Events, Executable, Health, Plan, Protocol, Service},
+};
 
-use crate::{contained::ACCOUNT, failure::Failure};
+use self::format::{Build, Condition, Container, Entries, File, HealthCheck, Network, Volume};
+use crate::{
+    contained::{ACCOUNT, PROBE, TOOLS},
+    failure::Failure,
+};
 
 const CREDENTIALS: &str = "/run/credentials";
 const STATE: &str = "/var/lib/berth";
@@ -22,17 +34,25 @@ const WORKSHOP: &str = "/mesh";
 const INIT: &str = "init";
 /// The program of every image of ours.
 const PROGRAM: &str = "/usr/bin/service";
+/// Stands for the folder of the declaration in the image of an artifact.
+const APP: &str = "/app";
+/// Where a container has the probe, if its program knows nothing of the mesh.
+const TOOLS_FOLDER: &str = "/run/tools";
+/// Where Berth's own images are built from: the folder itself, if nothing else is said.
+const SOURCE: &str = "${BERTH_SOURCE:-.}";
 const EDGE: &str = "edge";
 const SERVICES: &str = "services";
-/// Bytes a program may keep in `/tmp`, which is memory.
+/// What a program may keep in `/tmp`, which is memory.
 const TMP: &str = "/tmp:size=16m,mode=1777";
+/// The same for artifacts: virtual machines unpack libraries there and load them.
+const TMP_OF_ARTIFACTS: &str = "/tmp:size=64m,mode=1777,exec";
 
 const HEAD: &str = "\
 # The mesh as containers. Written by `berth compose` from the declaration; changes are lost.
 #
-#   docker-compose up -d --build                      start it (with BERTH_DEMO_USERS=yes in front: with the demo users)
-#   docker-compose up -d --scale SERVICE=3            more or fewer copies
-#   docker-compose run --rm -T init contained show ca the certificate clients trust
+#   docker-compose up -d --build                        start it (with BERTH_DEMO_USERS=yes in front: with the demo users)
+#   docker-compose up -d --scale SERVICE=3              more or fewer copies
+#   docker-compose run --rm -T init contained show ca   the certificate clients trust
 ";
 
 /// The text of the compose file. `declaration` is the file name of the declaration, beside which it is to stand.
@@ -41,8 +61,8 @@ const HEAD: &str = "\
 /// A command line names a variable that nothing sets.
 pub fn file(plan: &Plan, declaration: &str) -> Result<String, Failure> {
     let mut services = vec![(INIT.to_owned(), init(plan, declaration))];
-    services.extend(plan.databases.iter().map(|database| (database.name.to_string(), postgres(plan, database))));
-    services.extend(plan.events.iter().map(|events| (events.server.to_string(), event_bus(plan, events))));
+    services.extend(plan.databases.iter().map(|database| (database.name.to_string(), postgres(database))));
+    services.extend(plan.events.iter().map(|events| (events.server.to_string(), event_bus(events))));
     for declared in &plan.services {
         services.push((declared.name.to_string(), service(plan, declared)?));
     }
@@ -51,144 +71,40 @@ pub fn file(plan: &Plan, declaration: &str) -> Result<String, Failure> {
     Ok(format!("{HEAD}{text}"))
 }
 
-#[derive(Serialize)]
-struct File {
-    services: Entries<Container>,
-    networks: Entries<Network>,
-    volumes: Entries<Volume>,
-}
-
-/// A map in an order of its own.
-struct Entries<T>(Vec<(String, T)>);
-
-impl<T: Serialize> Serialize for Entries<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
-    }
-}
-
-/// One compose service; absent fields are left out of the file.
-#[derive(Serialize, Default)]
-struct Container {
-    image: String,
-    build: Build,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    entrypoint: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    command: Vec<String>,
-    user: String,
-    read_only: bool,
-    cap_drop: Vec<&'static str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    cap_add: Vec<&'static str>,
-    security_opt: Vec<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    network_mode: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scale: Option<u16>,
-    mem_limit: u64,
-    cpus: f64,
-    pids_limit: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    shm_size: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    restart: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stop_signal: Option<&'static str>,
-    // docker-compose 1.29 passes on whole seconds alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stop_grace_period: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "assignments")]
-    environment: BTreeMap<String, String>,
-    volumes: Vec<String>,
-    tmpfs: Vec<&'static str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    ports: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    networks: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    healthcheck: Option<HealthCheck>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    depends_on: BTreeMap<String, Condition>,
-    logging: Logging,
-}
-
-/// As `NAME=value`: as a map, a reader of YAML 1.1 would take the value `on` for a truth value.
-fn assignments<S: Serializer>(environment: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(environment.iter().map(|(name, value)| format!("{name}={value}")))
-}
-
-#[derive(Serialize, Default)]
-struct Build {
-    context: &'static str,
-    dockerfile: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<&'static str>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    args: BTreeMap<&'static str, String>,
-}
-
-#[derive(Serialize)]
-struct HealthCheck {
-    test: Vec<String>,
-    interval: &'static str,
-    timeout: &'static str,
-    retries: u8,
-    start_period: &'static str,
-}
-
-#[derive(Serialize)]
-struct Condition {
-    condition: &'static str,
-}
-
-/// A container's log is bounded.
-#[derive(Serialize)]
-struct Logging {
-    driver: &'static str,
-    options: BTreeMap<&'static str, &'static str>,
-}
-
-impl Default for Logging {
-    fn default() -> Self {
-        Self { driver: "json-file", options: BTreeMap::from([("max-file", "4"), ("max-size", "8m")]) }
-    }
-}
-
-#[derive(Serialize)]
-struct Network {
-    internal: bool,
-}
-
-#[derive(Serialize)]
-struct Volume {}
-
 /// What all containers have in common: no privilege, nothing to write to, nobody's account but ours.
-fn container(plan: &Plan, image: &str, build: Build) -> Container {
+fn container((image, build): (String, Build)) -> Container {
     Container {
-        image: format!("{}/{image}", plan.name),
+        image,
         build,
         user: format!("{ACCOUNT}:{ACCOUNT}"),
         read_only: true,
         cap_drop: vec!["ALL"],
         security_opt: vec!["no-new-privileges:true"],
-        mem_limit: 128 << 20,
-        cpus: 1.0,
         pids_limit: 512,
         restart: Some("unless-stopped"),
         tmpfs: vec![TMP],
         ..Container::default()
     }
+    .sized(128 << 20, 1000)
 }
 
-/// An image of ours around one program of the workspace.
-fn own(target: &'static str, program: &str) -> Build {
-    Build {
-        context: ".",
+impl Container {
+    /// With so much memory at most, in bytes, none of it swapped, and so many thousandths of a core.
+    fn sized(self, memory: u64, cpu_millis: u32) -> Self {
+        Self { mem_limit: memory, memswap_limit: memory, cpus: f64::from(cpu_millis) / 1000.0, ..self }
+    }
+}
+
+/// An image of ours around one program of the workspace: the same for every mesh.
+fn own(target: &'static str, program: &str) -> (String, Build) {
+    let name = if matches!(target, "service" | "cli") { program } else { target };
+    let build = Build {
+        context: SOURCE,
         dockerfile: "docker/Dockerfile".to_owned(),
         target: Some(target),
         args: BTreeMap::from([("PROGRAM", program.to_owned())]),
-    }
+    };
+    (format!("berth/{name}:{}", env!("CARGO_PKG_VERSION")), build)
 }
 
 /// Makes the secrets. It alone mounts all volumes; it has no network and ends at once.
@@ -200,8 +116,10 @@ fn init(plan: &Plan, declaration: &str) -> Container {
         format!("plan:{base}/run"),
     ];
     volumes.extend(owners(plan).map(|owner| format!("{}:{base}/credentials/{owner}", credentials_volume(&owner))));
+    volumes.extend(has_probe(plan).then(|| format!("{TOOLS}:{base}/{TOOLS}")));
     Container {
-        command: vec!["--mesh".into(), WORKSHOP.into(), "contained".into(), "init".into()],
+        command: vec!["contained".into(), "init".into()],
+        working_dir: Some(WORKSHOP),
         user: "0".to_owned(),
         // To give each folder to the containers' account, and to come back to it.
         cap_add: vec!["CHOWN", "DAC_OVERRIDE", "FOWNER"],
@@ -209,31 +127,31 @@ fn init(plan: &Plan, declaration: &str) -> Container {
         restart: None,
         environment: BTreeMap::from([("BERTH_DEMO_USERS".to_owned(), "${BERTH_DEMO_USERS:-no}".to_owned())]),
         volumes,
-        ..container(plan, "berth", own("program", "berth"))
+        ..container(own("cli", "berth"))
     }
 }
 
-fn postgres(plan: &Plan, database: &Database) -> Container {
+/// Whether any program has to be asked from outside whether it serves.
+fn has_probe(plan: &Plan) -> bool {
+    plan.services.iter().any(|service| service.protocol == Protocol::Plain)
+}
+
+fn postgres(database: &Database) -> Container {
     let name = database.name.as_str();
+    let base = container(own("database", "berth")).sized(database.memory_bytes.get(), database.cpu_millis.get());
     Container {
-        mem_limit: database.memory_bytes.get(),
-        cpus: f64::from(database.cpu_millis.get()) / 1000.0,
         shm_size: Some("128m"),
         // Its way to say: end at once, but in order.
         stop_signal: Some("SIGINT"),
         networks: vec![name.to_owned()],
-        ..server(name, container(plan, "database", own("database", "berth")))
+        ..server(name, base)
     }
 }
 
-fn event_bus(plan: &Plan, events: &Events) -> Container {
+fn event_bus(events: &Events) -> Container {
     let name = events.server.as_str();
-    Container {
-        mem_limit: events.memory_bytes.get(),
-        cpus: f64::from(events.cpu_millis.get()) / 1000.0,
-        networks: vec![name.to_owned()],
-        ..server(name, container(plan, "events", own("events", "berth")))
-    }
+    let base = container(own("events", "berth")).sized(events.memory_bytes.get(), events.cpu_millis.get());
+    Container { networks: vec![name.to_owned()], ..server(name, base) }
 }
 
 /// A database or the event bus: it alone keeps data.
@@ -241,14 +159,14 @@ fn server(name: &str, base: Container) -> Container {
     let word = |word: &str| vec!["contained".to_owned(), word.to_owned(), name.to_owned()];
     Container {
         command: word("serve"),
-        environment: runner_environment(true),
+        environment: runner_environment(STATE, true),
         volumes: vec![
             format!("{}:{CREDENTIALS}:ro", credentials_volume(name)),
             format!("plan:{PLAN_FOLDER}:ro"),
             format!("{}:{STATE}", data_volume(name)),
         ],
         stop_grace_period: Some("30s".to_owned()),
-        healthcheck: Some(health_check([PROGRAM.to_owned()].into_iter().chain(word("probe")))),
+        healthcheck: Some(health_check(&[&[PROGRAM.to_owned()], word("probe").as_slice()].concat())),
         depends_on: after_init([]),
         ..base
     }
@@ -260,67 +178,80 @@ fn service(plan: &Plan, service: &Service) -> Result<Container, Failure> {
     let Some(instance) = service.instances.first() else {
         return Err(Failure::other(format!("{name} has no instance")));
     };
-    let (build, artifact) = image(service);
+    let (base, program, state) = match &service.executable {
+        Executable::Package(program) => (container(own("service", program)), PROGRAM.to_owned(), "/tmp"),
+        Executable::Artifact(artifact) => (foreign(plan, service, artifact), format!("{APP}/{}", artifact.path), STATE),
+    };
     let lookup = |variable: &str| match variable {
-        "ARTIFACT" => Some(artifact.clone()),
+        "ARTIFACT" => Some(program.clone()),
         "CREDENTIALS_DIRECTORY" => Some(CREDENTIALS.to_owned()),
-        "STATE_DIRECTORY" => Some("/tmp".to_owned()),
+        "STATE_DIRECTORY" => Some(state.to_owned()),
         _ => None,
     };
     let line = service.command_line(instance, lookup).map_err(|error| Failure::other(format!("{name}: {error}")))?;
-    let mut environment = runner_environment(is_gateway);
+    let mut environment = runner_environment(state, is_gateway);
     environment.extend(instance.environment.clone());
     // All copies have one environment: each is named after its container.
     environment.remove("BERTH_INSTANCE");
     let mut volumes = vec![format!("{}:{CREDENTIALS}:ro", credentials_volume(name))];
     volumes.extend(is_gateway.then(|| format!("plan:{PLAN_FOLDER}:ro")));
-    let mut dependencies: Vec<(String, &'static str)> = Vec::new();
-    for other in &service.after {
-        let speaks = plan.service(other).is_none_or(|other| other.protocol == Protocol::Mesh);
-        dependencies.push((other.to_string(), if speaks { "service_healthy" } else { "service_started" }));
+    let is_plain = service.protocol == Protocol::Plain;
+    volumes.extend(is_plain.then(|| format!("{TOOLS}:{TOOLS_FOLDER}:ro")));
+    let mut healthcheck = health_check(&[PROGRAM.to_owned(), "healthcheck".to_owned()]);
+    if is_plain {
+        healthcheck = foreign_health_check(&service.health, instance.port);
     }
-    let check = || health_check([PROGRAM.to_owned(), "healthcheck".to_owned()]);
     Ok(Container {
-        entrypoint: line,
+        entrypoint: line.iter().map(|word| literal(word)).collect(),
         scale: (!is_gateway).then(|| service.replicas.start()),
-        mem_limit: service.memory_bytes.get(),
-        cpus: f64::from(service.cpu_millis.get()) / 1000.0,
         stop_grace_period: Some(format!("{}s", service.stop_timeout_ms.duration().as_millis().div_ceil(1000))),
-        environment: environment.into_iter().map(|(name, value)| (name, value.replace('$', "$$"))).collect(),
-        volumes,
+        environment: environment.into_iter().map(|(name, value)| (name, literal(&value))).collect(),
+        volumes: [volumes.as_slice(), &base.volumes].concat(),
         ports: if is_gateway { vec![format!("{0}:{0}", plan.gateway.public_port)] } else { Vec::new() },
         networks: networks_of(plan, service),
-        healthcheck: (service.protocol == Protocol::Mesh).then(check),
-        depends_on: after_init(dependencies),
-        ..container(plan, name, build)
+        healthcheck: Some(healthcheck),
+        depends_on: after_init(service.after.iter().map(ToString::to_string)),
+        ..base.sized(service.memory_bytes.get(), service.cpu_millis.get())
     })
 }
 
-/// How a service's image is built, and where its executable lies in it.
-fn image(service: &Service) -> (Build, String) {
-    match &service.executable {
-        Executable::Package(program) => (own("service", program), PROGRAM.to_owned()),
-        Executable::Artifact(path) => {
-            let file = path.rsplit('/').next().unwrap_or(path);
-            let build = Build {
-                context: ".",
-                dockerfile: format!("docker/runtimes/{}.Dockerfile", runtime_name(service.runtime)),
-                target: None,
-                args: BTreeMap::from([("ARTIFACT", path.clone())]),
-            };
-            (build, format!("/app/{file}"))
-        }
+/// A container around an artifact, with a folder of its own for each copy to keep its state in.
+fn foreign(plan: &Plan, service: &Service, artifact: &Artifact) -> Container {
+    let build = Build {
+        context: ".",
+        dockerfile: beside::dockerfile(Template::of(service.runtime)),
+        target: None,
+        args: BTreeMap::from([
+            ("BASE", literal(&artifact.base)),
+            ("FILES", literal(&artifact.files)),
+            ("NAME", service.name.to_string()),
+        ]),
+    };
+    Container {
+        // As the first process, a program without a handler of its own would not be ended by SIGTERM.
+        init: true,
+        volumes: vec![STATE.to_owned()],
+        tmpfs: vec![TMP_OF_ARTIFACTS],
+        ..container((format!("{}/{}", plan.name, service.name), build))
     }
 }
 
-fn runtime_name(runtime: Runtime) -> &'static str {
-    mesh::Template::of(runtime).name
+/// By the probe, which needs nothing of the container it runs in.
+fn foreign_health_check(health: &Health, port: Port) -> HealthCheck {
+    let address = format!("127.0.0.1:{port}");
+    let path = health.path.iter().map(ToString::to_string);
+    health_check(&[format!("{TOOLS_FOLDER}/{PROBE}"), address].into_iter().chain(path).collect::<Vec<_>>())
 }
 
-fn runner_environment(with_plan: bool) -> BTreeMap<String, String> {
+/// A text in which nothing stands for a variable.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+fn runner_environment(state: &str, with_plan: bool) -> BTreeMap<String, String> {
     let mut environment = BTreeMap::from([
         ("CREDENTIALS_DIRECTORY".to_owned(), CREDENTIALS.to_owned()),
-        ("STATE_DIRECTORY".to_owned(), STATE.to_owned()),
+        ("STATE_DIRECTORY".to_owned(), state.to_owned()),
     ]);
     if with_plan {
         environment.insert("BERTH_PLAN".to_owned(), format!("{PLAN_FOLDER}/plan.json"));
@@ -328,9 +259,9 @@ fn runner_environment(with_plan: bool) -> BTreeMap<String, String> {
     environment
 }
 
-fn health_check(command: impl IntoIterator<Item = String>) -> HealthCheck {
+fn health_check(command: &[String]) -> HealthCheck {
     HealthCheck {
-        test: ["CMD".to_owned()].into_iter().chain(command).collect(),
+        test: [&["CMD".to_owned()], command].concat(),
         interval: "3s",
         timeout: "6s",
         retries: 5,
@@ -338,8 +269,10 @@ fn health_check(command: impl IntoIterator<Item = String>) -> HealthCheck {
     }
 }
 
-fn after_init(others: impl IntoIterator<Item = (String, &'static str)>) -> BTreeMap<String, Condition> {
+/// The one-shot has made the secrets, and the others serve.
+fn after_init(others: impl IntoIterator<Item = String>) -> BTreeMap<String, Condition> {
     let init = (INIT.to_owned(), "service_completed_successfully");
+    let others = others.into_iter().map(|name| (name, "service_healthy"));
     [init].into_iter().chain(others).map(|(name, condition)| (name, Condition { condition })).collect()
 }
 
@@ -379,7 +312,7 @@ fn volumes(plan: &Plan) -> Entries<Volume> {
     let databases = plan.databases.iter().map(|database| data_volume(&database.name));
     let events = plan.events.iter().map(|events| data_volume(&events.server));
     let credentials = owners(plan).map(|owner| credentials_volume(&owner));
-    let names = ["authority".to_owned(), "plan".to_owned()].into_iter();
+    let names = ["authority", "plan"].into_iter().chain(has_probe(plan).then_some(TOOLS)).map(str::to_owned);
     Entries(names.chain(databases).chain(events).chain(credentials).map(|name| (name, Volume {})).collect())
 }
 

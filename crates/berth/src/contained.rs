@@ -4,8 +4,10 @@
 //! A container has its own credentials alone, in a volume of its own; the plan lies in a volume that all may read.
 
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
     env, fs,
+    io::{self, Read as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
@@ -13,7 +15,7 @@ use std::{
 
 use mesh::{
     Placement, Plan,
-    plan::{Database, Events},
+    plan::{Credential, CredentialKind, Database, Events},
 };
 use servers::{Launch, NatsProgram, PostgresPrograms, postgres::Owner};
 
@@ -30,6 +32,14 @@ use crate::{
 /// The account of every process in a container, by number: "nonroot" of the distroless images.
 pub const ACCOUNT: u32 = 65_532;
 
+/// The folder, and the volume, of what containers of foreign programs need.
+pub const TOOLS: &str = "tools";
+/// The program in it that asks another one whether it serves.
+pub const PROBE: &str = "probe";
+
+/// What is longer is no secret but a mistake, in bytes.
+const MOST_SECRET: u64 = 1 << 20;
+
 /// Does what the compose file asks for.
 ///
 /// # Errors
@@ -37,6 +47,7 @@ pub const ACCOUNT: u32 = 65_532;
 pub async fn run(project: impl Fn() -> Result<Project, Failure>, order: Contained) -> Result<(), Failure> {
     match order {
         Contained::Init { demo_users } => init(&project()?, demo_users),
+        Contained::Keep { secret } => keep(&project()?, &secret),
         Contained::Serve { server } => match serve(&server)? {},
         Contained::Probe { server } => probe(&server).await,
         Contained::Show { what } => show(&project()?, what),
@@ -46,16 +57,80 @@ pub async fn run(project: impl Fn() -> Result<Project, Failure>, order: Containe
 /// Makes the secrets as `berth secrets init` does, and gives each folder to who runs in the containers.
 fn init(project: &Project, demo_users: bool) -> Result<(), Failure> {
     let plan = project.resolve(&Placement::Containers)?;
+    ask_for_secrets(project, &plan)?;
     let report = secrets::init(project, &plan, demo_users)?;
     files::replace(&project.plan(), plan.to_json().as_bytes())?;
+    hand_out_probe(&project.state().join(TOOLS))?;
     for folder in [project.credentials(), project.run()] {
         give(&folder).map_err(|error| Failure::io(format!("cannot give {} away", folder.display()), error))?;
     }
     print(&report.to_string())
 }
 
+/// The secrets that only the operator can provide, with where each is kept for the whole mesh.
+fn provided<'p>(project: &'p Project, plan: &'p Plan) -> impl Iterator<Item = (&'p Credential, PathBuf)> {
+    let folder = project.state().join("secrets");
+    let credentials = plan.services.iter().flat_map(|service| &service.credentials);
+    credentials
+        .filter(|credential| matches!(credential.kind, CredentialKind::Provided | CredentialKind::IssuerRoots))
+        .map(move |credential| (credential, folder.join(&credential.name)))
+}
+
+/// All that are missing at once, since each takes a command.
+fn ask_for_secrets(project: &Project, plan: &Plan) -> Result<(), Failure> {
+    let missing = provided(project, plan).filter(|(credential, path)| !credential.optional && !path.is_file());
+    let missing: BTreeSet<&str> = missing.map(|(credential, _)| credential.name.as_str()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let command = |name| format!("  docker-compose run --rm -T init contained keep {name} <FILE");
+    Err(Failure::mendable(
+        "the mesh needs secrets that only you can provide",
+        format!("provide each, then start again:\n{}", missing.into_iter().map(command).collect::<Vec<_>>().join("\n")),
+    ))
+}
+
+fn keep(project: &Project, name: &str) -> Result<(), Failure> {
+    let plan = project.resolve(&Placement::Containers)?;
+    let Some((_, path)) = provided(project, &plan).find(|(credential, _)| credential.name == name) else {
+        return Err(Failure::mendable(
+            format!("no service has a secret {name} that is provided"),
+            "those of the mesh stand in [secrets] of its declaration",
+        ));
+    };
+    let mut value = Vec::new();
+    io::stdin()
+        .take(MOST_SECRET + 1)
+        .read_to_end(&mut value)
+        .map_err(|error| Failure::io("cannot read standard input", error))?;
+    if value.is_empty() || u64::try_from(value.len()).is_ok_and(|length| length > MOST_SECRET) {
+        return Err(Failure::mendable(
+            format!("there are {} bytes in standard input, or more", value.len()),
+            format!("hand over a secret of 1 to {MOST_SECRET} bytes: … contained keep {name} <FILE"),
+        ));
+    }
+    files::private_folder(&project.state().join("secrets"))?;
+    files::replace(&path, &value)?;
+    print(&format!("{name} is kept; the next start hands it out"))
+}
+
+/// Copies the probe, which lies beside this program in its image, into the volume that foreign programs' containers have it from.
+fn hand_out_probe(tools: &Path) -> Result<(), Failure> {
+    if !tools.is_dir() {
+        return Ok(());
+    }
+    let copy = || {
+        let probe = env::current_exe()?.with_file_name(PROBE);
+        let next = tools.join("probe.next");
+        // One that runs cannot be written to, but replaced.
+        fs::copy(probe, &next)?;
+        fs::rename(next, tools.join(PROBE))
+    };
+    copy().map_err(|error| Failure::io("cannot hand out the probe", error))
+}
+
 /// Gives a folder to the containers' account, with all that is in it.
-fn give(path: &Path) -> std::io::Result<()> {
+fn give(path: &Path) -> io::Result<()> {
     chown(path, Some(ACCOUNT), Some(ACCOUNT))?;
     if !fs::symlink_metadata(path)?.is_dir() {
         return Ok(());

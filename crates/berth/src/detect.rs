@@ -323,7 +323,8 @@ mod tests {
                     .unwrap_or_else(|found| panic!("{text}\n{:?}", miette::Report::new(found)));
                 let service = plan.service("pricing").unwrap();
                 assert_eq!(service.runtime, found.runtime);
-                assert_eq!(service.executable, mesh::plan::Executable::Artifact(found.artifact));
+                let mesh::plan::Executable::Artifact(artifact) = &service.executable else { panic!("{text}") };
+                assert_eq!(artifact.path, found.artifact);
                 assert_eq!(service.instances.len(), 2);
             }
         }

@@ -43,7 +43,7 @@ async fn program() -> Result<&'static [&'static str], Failure> {
 /// The one-shot of the compose file has all volumes, so it can show what lies in them.
 async fn shown(program: &[&str], folder: &Path, what: &str) -> Result<String, Failure> {
     let mut command = command(program);
-    command.args(["run", "--rm", "-T", "init", "--mesh", "/mesh", "contained", "show", what]);
+    command.args(["run", "--rm", "-T", "init", "contained", "show", what]);
     let output = command.current_dir(folder).stdin(Stdio::null()).output().await;
     let output = output.map_err(|error| Failure::io(format!("cannot run {}", program.join(" ")), error))?;
     if !output.status.success() {

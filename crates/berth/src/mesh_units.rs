@@ -241,8 +241,8 @@ fn executable(project: &Project, service: &Service) -> Result<PathBuf, Failure> 
             let name: &str = name;
             (own.with_file_name(name), format!("build it: `cargo build --release --bin {name}`, or `./berth up`"))
         }
-        Executable::Artifact(path) => {
-            (project.root().join(path), format!("put it there, or mend services.{}.artifact", service.name))
+        Executable::Artifact(artifact) => {
+            (project.root().join(&artifact.path), format!("put it there, or mend services.{}.artifact", service.name))
         }
     };
     if !fs::metadata(&path).is_ok_and(|found| found.is_file()) {

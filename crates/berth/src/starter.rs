@@ -147,8 +147,10 @@ mod tests {
     fn a_quote_in_a_file_name_stays_inside_the_text() {
         let text = declaration("pricing", &jar("a \"b\".jar"));
         let plan = mesh::resolve("mesh.toml", &text, &Placement::Nodes).unwrap();
-        let executable = &plan.service("pricing").unwrap().executable;
-        assert_eq!(*executable, mesh::plan::Executable::Artifact("a \"b\".jar".to_owned()));
+        let mesh::plan::Executable::Artifact(artifact) = &plan.service("pricing").unwrap().executable else {
+            panic!("{text}")
+        };
+        assert_eq!(artifact.path, "a \"b\".jar");
     }
 
     #[test]

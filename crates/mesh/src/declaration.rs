@@ -11,9 +11,9 @@ use crate::diagnostics::{Finding, Findings, Rule, Span};
 use crate::field::{AnyField, Field, Shape, Table, one_of};
 use crate::name::{Domain, Name};
 use crate::path::UrlPath;
-use crate::plan::{Algorithm, Executable, Protocol, Replicas, RouteAuth, Runtime, TokenType};
+use crate::plan::{Algorithm, Artifact, Executable, Protocol, Replicas, RouteAuth, Runtime, TokenType};
 use crate::read::{Entries, Fields, Read, Value, Whole, choice, declared_name, wrong_type};
-use crate::runtimes::Template;
+use crate::runtimes::{Files, Template};
 use crate::subject::Subject;
 use crate::units::{Bytes, MilliCpu, Millis, Port};
 
@@ -220,6 +220,7 @@ fn small(number: u32) -> u16 {
 pub(crate) struct Service {
     pub(crate) runtime: Runtime,
     pub(crate) executable: Executable,
+    pub(crate) jit: bool,
     /// Replaces what the runtime's template says.
     pub(crate) command: Option<Vec<Spanned<String>>>,
     pub(crate) args: Vec<Spanned<String>>,
@@ -267,6 +268,16 @@ impl Service {
         "artifact",
         "A file that exists already, by its path from this file's folder down. Instead of `package`.",
     );
+    const FILES: Field<String> = Field::new(
+        "files",
+        "What goes along with the artifact into an image or onto a machine: the file, a folder around it, or \".\" for everything beside this file. The default is the runtime's.",
+    );
+    const BASE: Field<String> =
+        Field::new("base", "The container image that the artifact's image begins with. The default is the runtime's.");
+    const JIT: Field<bool> = Field::new(
+        "jit",
+        "Whether it makes machine code while it runs, which hardening would otherwise forbid. The default is the runtime's.",
+    );
     const COMMAND: Field<Vec<Spanned<String>>> = Field::new(
         "command",
         "The whole command line, when the runtime's is not the right one. `${ARTIFACT}` is the executable, `${PORT}` a variable of the environment.",
@@ -304,6 +315,9 @@ impl Table for Service {
         &Self::RUNTIME,
         &Self::PACKAGE,
         &Self::ARTIFACT,
+        &Self::FILES,
+        &Self::BASE,
+        &Self::JIT,
         &Self::COMMAND,
         &Self::ARGS,
         &Self::ENVIRONMENT,
@@ -336,6 +350,7 @@ impl Service {
         Self {
             runtime,
             executable,
+            jit: fields.or(&Self::JIT, Template::of(runtime).jit, findings),
             command,
             args: fields.list(&Self::ARGS, findings),
             environment: environment(fields, findings),
@@ -375,6 +390,7 @@ fn executable(
 ) -> Executable {
     let span = fields.span();
     let implied = Executable::Package(name.clone());
+    let around = Around { files: fields.entry(&Service::FILES), base: fields.entry(&Service::BASE) };
     match (fields.entry(&Service::PACKAGE), fields.entry(&Service::ARTIFACT)) {
         (Some((package, _)), Some((artifact, _))) => {
             let finding =
@@ -385,13 +401,19 @@ fn executable(
             findings.push(finding);
             implied
         }
-        (Some((_, value)), None) => String::read(value, findings)
-            .and_then(|text| declared_name(&text, value.span(), findings))
-            .map_or(implied, Executable::Package),
-        (None, Some((_, value))) => {
-            artifact(value, runtime, has_command, findings).map_or(implied, Executable::Artifact)
+        (Some((_, value)), None) => {
+            around.refuse(findings);
+            String::read(value, findings)
+                .and_then(|text| declared_name(&text, value.span(), findings))
+                .map_or(implied, Executable::Package)
         }
-        (None, None) if runtime == Runtime::Native => implied,
+        (None, Some((_, value))) => artifact(value, runtime, has_command, findings)
+            .and_then(|path| around.read(path, runtime, findings))
+            .map_or(implied, Executable::Artifact),
+        (None, None) if runtime == Runtime::Native => {
+            around.refuse(findings);
+            implied
+        }
         (None, None) => {
             let template = Template::of(runtime);
             let ending = template.artifacts.first().copied().unwrap_or_default();
@@ -406,13 +428,79 @@ fn executable(
     }
 }
 
+/// What is declared of an artifact besides its path.
+struct Around<'v, 't> {
+    files: Option<(Span, &'v Value<'t>)>,
+    base: Option<(Span, &'v Value<'t>)>,
+}
+
+impl Around<'_, '_> {
+    fn read(self, path: String, runtime: Runtime, findings: &mut Findings) -> Option<Artifact> {
+        let template = Template::of(runtime);
+        let files = match self.files {
+            Some((_, value)) => files(value, &path, findings),
+            None => Some(template.files.of(&path).to_owned()),
+        };
+        let base = match self.base {
+            Some((_, value)) => base(value, findings),
+            None => Some(template.base.to_owned()),
+        };
+        Some(Artifact { path, files: files?, base: base? })
+    }
+
+    /// Reports both, where there is no artifact.
+    fn refuse(self, findings: &mut Findings) {
+        for (name, entry) in [("files", self.files), ("base", self.base)] {
+            if let Some((key, _)) = entry {
+                let finding = Finding::new(Rule::ConflictingFields, format!("`{name}` goes with an `artifact` alone"))
+                    .at(key, "means nothing here")
+                    .help("take it away: what is built as a package brings all it needs");
+                findings.push(finding);
+            }
+        }
+    }
+}
+
+/// What goes along with the artifact at `path`.
+fn files(value: &Value<'_>, path: &str, findings: &mut Findings) -> Option<String> {
+    let files = String::read(value, findings)?;
+    let around = path.strip_prefix(files.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if files == Artifact::EVERYTHING || (lies_below(&files) && around) {
+        return Some(files);
+    }
+    let folder = Files::Folder.of(path);
+    let finding = Finding::new(Rule::InvalidValue, format!("`{}` does not hold the artifact", files.escape_debug()))
+        .at(value.span(), format!("`{}` must be in it", path.escape_debug()))
+        .help(format!("a folder that has it: \"{}\"; or \".\" for everything beside this file", folder.escape_debug()));
+    findings.push(finding);
+    None
+}
+
+/// A reference to a container image: `host/path:tag` or `host/path@digest`.
+fn base(value: &Value<'_>, findings: &mut Findings) -> Option<String> {
+    let text = String::read(value, findings)?;
+    let valid = text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':' | '@'));
+    if valid {
+        return Some(text);
+    }
+    let finding =
+        Finding::new(Rule::InvalidValue, format!("`{}` does not name a container image", text.escape_debug()))
+            .at(value.span(), "here")
+            .help("such as \"docker.io/library/eclipse-temurin:21-jre\"");
+    findings.push(finding);
+    None
+}
+
+/// Whether a path is one from this file's folder down.
+fn lies_below(path: &str) -> bool {
+    !path.contains(['\\', '\0', '\n']) && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
 /// A file beside or below `mesh.toml`.
 fn artifact(value: &Value<'_>, runtime: Runtime, has_command: bool, findings: &mut Findings) -> Option<String> {
     let path = String::read(value, findings)?;
-    let inside = !path.is_empty()
-        && !path.contains(['\\', '\0', '\n'])
-        && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    if !inside {
+    if !lies_below(&path) {
         let finding =
             Finding::new(Rule::InvalidValue, format!("`{}` is not a file below this folder", path.escape_debug()))
                 .at(value.span(), "here")

@@ -389,6 +389,8 @@ pub struct Service {
     /// The command line. `${ARTIFACT}` stands for the executable's path, `${NAME}` for one of its folders
     /// ([`COMMAND_VARIABLES`]) or a variable of the instance's environment.
     pub command: Vec<String>,
+    /// Whether it makes machine code while it runs, so that memory cannot be kept from being both written and executed.
+    pub jit: bool,
     /// How it is spoken to.
     pub protocol: Protocol,
     /// How many copies.
@@ -449,8 +451,26 @@ pub enum Runtime {
 pub enum Executable {
     /// Built from source under this name: a binary of the workspace, a package of the flake.
     Package(Name),
-    /// A file that exists already, relative to `mesh.toml`, with `/` between its parts.
-    Artifact(String),
+    /// A file that exists already.
+    Artifact(Artifact),
+}
+
+/// A file that exists already, and how it gets to where it is started. Paths are relative to `mesh.toml`, with `/` between their parts;
+/// wherever it is started, what lay beside `mesh.toml` lies beside the working folder's files in the same way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Artifact {
+    /// The file.
+    pub path: String,
+    /// What goes along with it into an image or onto a machine: the file itself, a folder around it, or [`Artifact::EVERYTHING`].
+    pub files: String,
+    /// The container image that an image of it begins with.
+    pub base: String,
+}
+
+impl Artifact {
+    /// The [`files`](Self::files) that are everything beside `mesh.toml`.
+    pub const EVERYTHING: &'static str = ".";
 }
 
 /// How many copies: `1 <= min <= start <= max`.

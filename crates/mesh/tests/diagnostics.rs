@@ -69,6 +69,21 @@ const CASES: &[Case] = &[
         Rule::InvalidValue,
         &[("port = 8200", "port = 8200\nruntime = \"java\"\nmemory = \"128MiB\"\nartifact = \"build/app.zip\"")],
     ),
+    (
+        "files that do not hold the artifact",
+        Rule::InvalidValue,
+        &[("port = 8200", "port = 8200\nartifact = \"build/stock\"\nfiles = \"buil\"")],
+    ),
+    (
+        "a base that is no image",
+        Rule::InvalidValue,
+        &[("port = 8200", "port = 8200\nartifact = \"build/stock\"\nbase = \"debian stable\"")],
+    ),
+    (
+        "files and a base of a package",
+        Rule::ConflictingFields,
+        &[("port = 8200", "port = 8200\nfiles = \".\"\nbase = \"debian\"")],
+    ),
     ("an artifact outside", Rule::InvalidValue, &[("port = 8200", "port = 8200\nartifact = \"../app\"")]),
     ("a prefix with a slash at its end", Rule::InvalidValue, &[("\"/stock\"", "\"/stock/\"")]),
     ("a private prefix", Rule::InvalidValue, &[("\"/stock\"", "\"/internal/stock\"")]),

@@ -237,6 +237,7 @@ impl Resolved<'_> {
             runtime: body.runtime,
             executable: body.executable.clone(),
             command: process::command_line(body),
+            jit: body.jit,
             protocol: body.protocol,
             replicas: placed.replicas,
             memory_bytes: body.memory,

@@ -1,6 +1,6 @@
 //! .NET assemblies, by the .NET host.
 
-use super::Template;
+use super::{Files, Template};
 use crate::units::Bytes;
 
 pub(super) const TEMPLATE: Template = Template {
@@ -11,4 +11,8 @@ pub(super) const TEMPLATE: Template = Template {
     environment: |host, port| {
         vec![("ASPNETCORE_URLS", format!("http://{host}:{port}")), ("DOTNET_NOLOGO", "1".to_owned())]
     },
+    files: Files::Folder,
+    base: "mcr.microsoft.com/dotnet/aspnet:10.0",
+    jit: true,
+    dockerfile: include_str!("../../../../docker/runtimes/dotnet.Dockerfile"),
 };

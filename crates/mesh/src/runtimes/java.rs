@@ -1,6 +1,6 @@
 //! Java archives, by `java -jar`.
 
-use super::Template;
+use super::{Files, Template};
 use crate::units::Bytes;
 
 pub(super) const TEMPLATE: Template = Template {
@@ -14,4 +14,8 @@ pub(super) const TEMPLATE: Template = Template {
         super::words(&["java", &heap, "-XX:+ExitOnOutOfMemoryError", "-jar", "${ARTIFACT}"])
     },
     environment: |_, _| Vec::new(),
+    files: Files::Artifact,
+    base: "docker.io/library/eclipse-temurin:21-jre",
+    jit: true,
+    dockerfile: include_str!("../../../../docker/runtimes/java.Dockerfile"),
 };

@@ -1,5 +1,5 @@
-//! The runtimes: how each kind of executable is started. One file each; every target reads this registry, so that a new runtime is a
-//! new file here and a line in [`Template::of`].
+//! The runtimes: how each kind of executable is started, and what it needs around it. One file each, and one Dockerfile each in
+//! `docker/runtimes`; every target reads this registry, so that a new runtime is those two and a line in [`Template::of`].
 
 mod dotnet;
 mod java;
@@ -9,10 +9,10 @@ mod php;
 mod python;
 mod wine;
 
-use crate::plan::Runtime;
+use crate::plan::{Artifact, Runtime};
 use crate::units::{Bytes, Port};
 
-/// How executables of one runtime are started.
+/// How executables of one runtime are started, and what they need around them.
 #[derive(Debug)]
 pub struct Template {
     /// Its name in `mesh.toml`.
@@ -25,6 +25,37 @@ pub struct Template {
     pub(crate) command: fn(Bytes) -> Vec<String>,
     /// What the environment of an instance that listens on this host and port needs besides.
     pub(crate) environment: fn(&str, Port) -> Vec<(&'static str, String)>,
+    /// What goes along with an artifact when nothing is declared.
+    pub(crate) files: Files,
+    /// The container image that images begin with when nothing is declared.
+    pub(crate) base: &'static str,
+    /// Whether machine code is made while it runs (systemd: `MemoryDenyWriteExecute=` must be off).
+    pub(crate) jit: bool,
+    /// How an image of an artifact is built: a Dockerfile with the arguments `NAME`, `FILES` and `BASE`, whose context is
+    /// the folder of `mesh.toml`.
+    pub dockerfile: &'static str,
+}
+
+/// What a program of a runtime usually needs of what lies around its artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Files {
+    /// Nothing: the artifact is all of it.
+    Artifact,
+    /// What lies in the same folder.
+    Folder,
+    /// Everything beside `mesh.toml`.
+    Everything,
+}
+
+impl Files {
+    /// The path of what goes along with this artifact.
+    pub(crate) fn of(self, artifact: &str) -> &str {
+        match self {
+            Self::Artifact => artifact,
+            Self::Folder => artifact.rsplit_once('/').map_or(Artifact::EVERYTHING, |(folder, _)| folder),
+            Self::Everything => Artifact::EVERYTHING,
+        }
+    }
 }
 
 impl Runtime {

@@ -1,6 +1,6 @@
 //! JavaScript, by Node.js.
 
-use super::Template;
+use super::{Files, Template};
 use crate::units::Bytes;
 
 pub(super) const TEMPLATE: Template = Template {
@@ -12,4 +12,8 @@ pub(super) const TEMPLATE: Template = Template {
         super::words(&["node", &heap, "${ARTIFACT}"])
     },
     environment: |_, _| vec![("NODE_ENV", "production".to_owned())],
+    files: Files::Everything,
+    base: "docker.io/library/node:24-slim",
+    jit: true,
+    dockerfile: include_str!("../../../../docker/runtimes/node.Dockerfile"),
 };

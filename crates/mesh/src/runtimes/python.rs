@@ -1,6 +1,6 @@
 //! Python scripts and zipapps, by CPython.
 
-use super::Template;
+use super::{Files, Template};
 use crate::units::Bytes;
 
 pub(super) const TEMPLATE: Template = Template {
@@ -9,4 +9,8 @@ pub(super) const TEMPLATE: Template = Template {
     memory: Bytes::mib(128),
     command: |_| super::words(&["python3", "${ARTIFACT}"]),
     environment: |_, _| vec![("PYTHONUNBUFFERED", "1".to_owned()), ("PYTHONDONTWRITEBYTECODE", "1".to_owned())],
+    files: Files::Everything,
+    base: "docker.io/library/python:3.13-slim",
+    jit: false,
+    dockerfile: include_str!("../../../../docker/runtimes/python.Dockerfile"),
 };

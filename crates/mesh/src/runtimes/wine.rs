@@ -1,6 +1,6 @@
 //! Windows executables, by Wine.
 
-use super::Template;
+use super::{Files, Template};
 use crate::units::Bytes;
 
 pub(super) const TEMPLATE: Template = Template {
@@ -12,4 +12,8 @@ pub(super) const TEMPLATE: Template = Template {
     command: |_| super::words(&["env", "WINEPREFIX=${STATE_DIRECTORY}/wine", "wine", "${ARTIFACT}"]),
     // Nobody reads what Wine itself says of calls it does not know.
     environment: |_, _| vec![("WINEDEBUG", "-all".to_owned())],
+    files: Files::Artifact,
+    base: "docker.io/library/debian:trixie-slim",
+    jit: true,
+    dockerfile: include_str!("../../../../docker/runtimes/wine.Dockerfile"),
 };
