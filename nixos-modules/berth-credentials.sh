@@ -19,10 +19,15 @@ if [ ! -e "${names[0]}" ]; then
   exit 1
 fi
 
+# What is to be done for each owner: `reload` where that is enough for all that changed, else `restart`.
 declare -A changed=()
-owner() {
+note() {
   local rest=${1#berth.}
-  printf '%s' "${rest%%.*}"
+  local owner=${rest%%.*} file=${rest#*.}
+  case " $RELOADED " in
+    *" $file "*) changed[$owner]=${changed[$owner]:-reload} ;;
+    *) changed[$owner]=restart ;;
+  esac
 }
 for name in "${names[@]}"; do
   known=$store/$name
@@ -31,13 +36,13 @@ for name in "${names[@]}"; do
   fi
   systemd-creds encrypt --name="$name" "$name" "$known.next" 2>/dev/null
   mv "$known.next" "$known"
-  changed[$(owner "$name")]=yes
+  note "$name"
 done
 for known in "$store"/berth.*; do
   name=${known##*/}
   if [ ! -e "$work/$name" ]; then
     rm "$known"
-    changed[$(owner "$name")]=yes
+    note "$name"
   fi
 done
 sync --file-system "$store"
@@ -45,7 +50,7 @@ sync --file-system "$store"
 # What does not run yet was waiting for this.
 systemctl --no-block start berth.target
 for service in "${!changed[@]}"; do
-  echo "new credentials for $service"
-  systemctl list-units --plain --no-legend --state=active,activating "$service@*.service" "$service.service" |
-    while read -r unit _; do systemctl "$BERTH_REFRESH" "$unit"; done
+  echo "new credentials for $service: ${changed[$service]}"
+  systemctl list-units --plain --no-legend --state=active "$service@*.service" "$service.service" |
+    while read -r unit _; do systemctl "${changed[$service]}" "$unit"; done
 done

@@ -1,5 +1,10 @@
 # How secrets get to a machine that keeps them sealed: `berth-credentials` takes what `berth secrets export` writes.
-{ config, lib, pkgs, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.berth;
   refreshes = lib.versionAtLeast config.systemd.package.version "260";
@@ -23,7 +28,8 @@ in
             pkgs.diffutils
             pkgs.gnutar
           ];
-          runtimeEnv.BERTH_REFRESH = if refreshes then "reload-or-restart" else "restart";
+          # What a reload brings to a running service: nothing, where systemd keeps what it was started with.
+          runtimeEnv.RELOADED = lib.optionalString refreshes "tls-cert.pem tls-key.pem mesh-ca.pem public-cert.pem public-key.pem token-issuers.json";
           text = builtins.readFile ./berth-credentials.sh;
         })
       ];

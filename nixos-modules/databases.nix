@@ -1,5 +1,10 @@
 # PostgreSQL, a server of its own for each owner. How it is made and configured stands in `crates/servers`, for all runners alike.
-{ config, lib, pkgs, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.berth;
   server = import ./servers.nix { inherit config lib pkgs; };

@@ -1,5 +1,10 @@
 # NATS with JetStream. How it is configured stands in `crates/servers`, for all runners alike.
-{ config, lib, pkgs, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
   cfg = config.berth;
   inherit (cfg) events;

@@ -6,9 +6,14 @@ let
   inherit (cfg) mesh;
   here = thing: thing.node == cfg.node;
 
-  instancesOf = name: (lib.findFirst (service: service.name == name) { instances = [ ]; } mesh.services).instances;
+  instancesOf =
+    name: (lib.findFirst (service: service.name == name) { instances = [ ]; } mesh.services).instances;
   # The other nodes that these services are on.
-  nodesOf = services: lib.subtractLists [ cfg.node ] (lib.unique (map (instance: instance.node) (lib.concatMap instancesOf services)));
+  nodesOf =
+    services:
+    lib.subtractLists [ cfg.node ] (
+      lib.unique (map (instance: instance.node) (lib.concatMap instancesOf services))
+    );
 
   ofService =
     service:
@@ -33,19 +38,30 @@ let
     };
 
   # Nodes that must be let in, and whose addresses nobody said.
-  strangers = opening: lib.filter (node: !cfg.addresses ? ${node}) (if opening.nodes == null then [ ] else opening.nodes);
+  strangers =
+    opening:
+    lib.filter (node: !cfg.addresses ? ${node}) (if opening.nodes == null then [ ] else opening.nodes);
   isPublic = opening: opening.nodes == null || strangers opening != [ ];
-  sources = opening: map (node: cfg.addresses.${node}) opening.nodes ++ lib.optionals opening.monitored cfg.firewall.monitors;
+  sources =
+    opening:
+    map (node: cfg.addresses.${node}) opening.nodes
+    ++ lib.optionals opening.monitored cfg.firewall.monitors;
   restricted = lib.filter (opening: !isPublic opening) cfg.firewall.openings;
 
   isV6 = lib.hasInfix ":";
   iptables =
     opening: address:
-    "${if isV6 address then "ip6tables" else "iptables"} -A nixos-fw -p tcp -s ${address} --dport ${toString opening.port} -j nixos-fw-accept\n";
+    "${
+      if isV6 address then "ip6tables" else "iptables"
+    } -A nixos-fw -p tcp -s ${address} --dport ${toString opening.port} -j nixos-fw-accept\n";
   nftables =
     opening: address:
-    "${if isV6 address then "ip6" else "ip"} saddr ${address} tcp dport ${toString opening.port} accept\n";
-  rules = rule: lib.concatMapStrings (opening: lib.concatMapStrings (rule opening) (sources opening)) restricted;
+    "${
+      if isV6 address then "ip6" else "ip"
+    } saddr ${address} tcp dport ${toString opening.port} accept\n";
+  rules =
+    rule:
+    lib.concatMapStrings (opening: lib.concatMapStrings (rule opening) (sources opening)) restricted;
 
   namesOf = node: [ node.host ] ++ lib.optional (isGateway node) mesh.gateway.public_host;
   isGateway = node: lib.any (instance: instance.node == node.name) (instancesOf mesh.gateway.service);

@@ -1,5 +1,10 @@
 # From the plan to the options: what of it is on this machine. Whatever is set here can be set otherwise beside it.
-{ config, lib, pkgs, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
   inherit (lib) mkDefault mkIf mapAttrs;
   cfg = config.berth;
@@ -9,7 +14,9 @@ let
   here = thing: thing.node == cfg.node;
   named = things: lib.listToAttrs (map (thing: lib.nameValuePair thing.name thing) things);
   defaults = mapAttrs (_: mkDefault);
-  credentials = map (credential: { inherit (credential) name optional; });
+  credentials = map (credential: {
+    inherit (credential) name optional;
+  });
   size = thing: {
     memory = thing.memory_bytes;
     cpu = thing.cpu_millis / 1000.0;
@@ -22,7 +29,12 @@ let
       source = builtins.path {
         name = "${name}-artifact";
         path = if artifact.files == "." then cfg.artifacts else cfg.artifacts + "/${artifact.files}";
-        filter = path: _: !lib.elem (baseNameOf path) [ ".berth" ".git" ];
+        filter =
+          path: _:
+          !lib.elem (baseNameOf path) [
+            ".berth"
+            ".git"
+          ];
       };
     in
     if artifact.files == "." then
@@ -89,10 +101,13 @@ in
       }
       {
         assertion = node != null;
-        message = "berth.node is ${builtins.toJSON cfg.node}, which is no node of berth.plan: set it to one of ${lib.concatMapStringsSep ", " (node: node.name) mesh.nodes}.";
+        message = "berth.node is ${builtins.toJSON cfg.node}, which is no node of berth.plan: set it to one of ${
+          lib.concatMapStringsSep ", " (node: node.name) mesh.nodes
+        }.";
       }
       {
-        assertion = cfg.artifacts != null || !lib.any (service: service.executable ? artifact) mesh.services;
+        assertion =
+          cfg.artifacts != null || !lib.any (service: service.executable ? artifact) mesh.services;
         message = "berth.artifacts is not set, and the plan starts artifacts: set it to the folder of mesh.toml.";
       }
     ];
@@ -100,7 +115,9 @@ in
     environment.etc."berth/plan.json".source = cfg.plan;
 
     berth = {
-      services = mapAttrs (_: service) (named (lib.filter (service: lib.any here service.instances) mesh.services));
+      services = mapAttrs (_: service) (
+        named (lib.filter (service: lib.any here service.instances) mesh.services)
+      );
 
       gateway = defaults {
         enable = cfg.services ? ${mesh.gateway.service};

@@ -1,5 +1,9 @@
 # A server that `berth contained serve` prepares from the plan and then becomes: a database or the event bus.
-{ config, lib, pkgs }:
+{
+  config,
+  lib,
+  pkgs,
+}:
 let
   unit = import ./unit.nix { inherit config lib; };
   berth = "${lib.getExe' config.berth.package "berth"} contained";
@@ -28,6 +32,11 @@ name: server: {
     // unit.credentials name server.credentials
     // {
       ExecStart = "${berth} serve ${name}";
+      # New certificates, without a connection less.
+      ExecReload = [
+        "${berth} configure ${name}"
+        "${lib.getExe pkgs.bash} -c 'kill -HUP $MAINPID'"
+      ];
       Restart = "always";
       KillMode = "mixed";
       # Room to recover after a crash, and to end in order.

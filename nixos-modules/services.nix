@@ -1,5 +1,10 @@
 # A service: a template unit, an instance for each copy, and a target that wants those that are started with the machine.
-{ config, lib, pkgs, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
   inherit (lib) mkIf mapAttrs optionalAttrs;
   cfg = config.berth;
@@ -13,9 +18,12 @@ let
   commandLine =
     name: service:
     let
-      artifact = if service.package != null then "${service.package}/bin/${name}" else toString service.artifact;
+      artifact =
+        if service.package != null then "${service.package}/bin/${name}" else toString service.artifact;
     in
-    lib.concatMapStringsSep " " (text: word (lib.replaceStrings [ "\${ARTIFACT}" ] [ artifact ] text)) service.command;
+    lib.concatMapStringsSep " " (
+      text: word (lib.replaceStrings [ "\${ARTIFACT}" ] [ artifact ] text)
+    ) service.command;
 
   # A plain service does not say when it serves, so it is asked.
   awaitServing = pkgs.writeShellScript "berth-await-serving" ''
@@ -49,10 +57,13 @@ let
         TimeoutStopSec = "${toString service.stopTimeout}ms";
         StateDirectory = "berth/%p-%i";
         StateDirectoryMode = "0700";
-        WorkingDirectory = if service.workingDirectory != null then service.workingDirectory else "%S/berth/%p-%i";
+        WorkingDirectory =
+          if service.workingDirectory != null then service.workingDirectory else "%S/berth/%p-%i";
       }
       // optionalAttrs (service.path != [ ]) { ExecSearchPath = lib.makeBinPath service.path; }
-      // optionalAttrs (speaks service && service.watchdog != null) { WatchdogSec = "${toString service.watchdog}ms"; }
+      // optionalAttrs (speaks service && service.watchdog != null) {
+        WatchdogSec = "${toString service.watchdog}ms";
+      }
       // optionalAttrs (!speaks service && cfg.plan != null) { ExecStartPost = awaitServing; };
   };
 
@@ -70,7 +81,8 @@ let
     wantedBy = [ "${name}.target" ];
     reloadTriggers =
       let
-        what = unit: builtins.toJSON { inherit (config.systemd.services.${unit}) environment serviceConfig; };
+        what =
+          unit: builtins.toJSON { inherit (config.systemd.services.${unit}) environment serviceConfig; };
       in
       map what ([ "${name}@" ] ++ map (index: "${name}@${index}") (lib.attrNames service.instances));
     serviceConfig = {
@@ -125,7 +137,9 @@ in
             "${name}@" = template name service;
             "${name}-rollout" = rollout name service;
           }
-          // lib.mapAttrs' (index: value: lib.nameValuePair "${name}@${index}" (instance value)) service.instances
+          // lib.mapAttrs' (
+            index: value: lib.nameValuePair "${name}@${index}" (instance value)
+          ) service.instances
         ) cfg.services
       );
       targets = mapAttrs target cfg.services;

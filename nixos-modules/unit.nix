@@ -29,7 +29,10 @@
     owner: credentials:
     let
       setting =
-        if config.berth.credentials.source == "encrypted" then "LoadCredentialEncrypted" else "LoadCredential";
+        if config.berth.credentials.source == "encrypted" then
+          "LoadCredentialEncrypted"
+        else
+          "LoadCredential";
     in
     {
       ${setting} = map ({ name, ... }: "${name}:berth.${owner}.${name}") credentials;
@@ -45,7 +48,9 @@
     let
       service = config.berth.services.${name} or null;
       started = lib.filterAttrs (_: instance: instance.start) service.instances;
-      isServer = config.berth.databases ? ${name} || (config.berth.events.enable && config.berth.events.server == name);
+      isServer =
+        config.berth.databases ? ${name}
+        || (config.berth.events.enable && config.berth.events.server == name);
     in
     if service != null then
       map (index: "${name}@${index}.service") (lib.attrNames started)
