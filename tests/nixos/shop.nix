@@ -1,0 +1,78 @@
+# The shop on test machines: a machine for each node of a plan, and one outside of the mesh, whose operator makes the secrets.
+{ pkgs, self }:
+let
+  inherit (pkgs) lib;
+  node = import ./node.nix { inherit self; };
+
+  machinesOf =
+    folder:
+    let
+      plan = folder + "/mesh.lock.json";
+      names = map (node: node.name) (lib.importJSON plan).nodes;
+      # The last part of an interface's name on the host is bounded; the test framework would call it eth1.
+      network.virtualisation = {
+        vlans = [ ];
+        interfaces.e1 = {
+          vlan = 1;
+          assignIP = true;
+        };
+      };
+      # As the test framework numbers all its machines, in the order of their names.
+      addressOf = machines: name: machines.${name}.networking.primaryIPAddress;
+    in
+    {
+      inherit names;
+      members =
+        machines:
+        lib.genAttrs names (name: {
+          imports = [
+            network
+            (node {
+              inherit plan name;
+              addresses = lib.genAttrs names (addressOf machines);
+            })
+          ];
+        });
+      outsider = machines: {
+        imports = [ network ];
+        networking.hosts = {
+          ${addressOf machines (lib.head names)} = [ "eshop.internal" ];
+        };
+        environment.systemPackages = [
+          pkgs.berthPrograms.berth
+          pkgs.curl
+        ];
+        environment.etc."mesh/mesh.toml".source = folder + "/mesh.toml";
+      };
+    };
+in
+{
+  # A test of the shop: its machines as containers, or as virtual machines where a test needs a kernel of its own.
+  test =
+    file:
+    let
+      test = import file { inherit lib pkgs; };
+      machines = machinesOf (test.mesh or ../..);
+      kind = test.kind or "containers";
+    in
+    pkgs.testers.runNixOSTest (
+      { containers, nodes, ... }:
+      let
+        all = if kind == "containers" then containers else nodes;
+      in
+      {
+        inherit (test) name;
+        ${kind} = lib.mapAttrs (name: member: {
+          imports = [
+            member
+            (test.machines.${name} or { })
+          ];
+        }) (machines.members all // { operator = machines.outsider all; });
+        testScript = ''
+          NODES = ${builtins.toJSON machines.names}
+          ${builtins.readFile ./shop.py}
+          ${test.script}
+        '';
+      }
+    );
+}

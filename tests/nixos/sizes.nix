@@ -1,0 +1,72 @@
+# Limits are in force: a service that eats memory is stopped inside of its own, and its neighbours do not notice.
+{ pkgs, self }:
+let
+  greedy = pkgs.writeText "greedy.py" ''
+    import http.server, os
+
+    kept = []
+
+
+    class Greedy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/eat":
+                for _ in range(256):
+                    kept.append(os.urandom(1 << 20))
+            self.send_response(204)
+            self.end_headers()
+
+
+    http.server.HTTPServer(("", int(os.environ["PORT"])), Greedy).serve_forever()
+  '';
+  service = port: {
+    runtime = "python";
+    artifact = greedy;
+    command = [
+      "python3"
+      "\''${ARTIFACT}"
+    ];
+    memory = "64MiB";
+    cpu = 0.25;
+    inherit port;
+  };
+in
+pkgs.testers.runNixOSTest {
+  name = "sizes";
+  nodes.machine = {
+    imports = [ self.nixosModules.default ];
+    berth = {
+      credentials.source = "host";
+      services = {
+        greedy = service 8080;
+        neighbour = service 8081;
+      };
+    };
+    environment.systemPackages = [ pkgs.curl ];
+    virtualisation.memorySize = 1024;
+    system.stateVersion = "26.05";
+  };
+  testScript = ''
+    machine.wait_for_unit("berth.target")
+    for port in [8080, 8081]:
+        machine.wait_until_succeeds(f"curl -sf http://localhost:{port}/")
+
+    def of(unit, name):
+        return machine.succeed(f"systemctl show -P {name} {unit}").strip()
+
+    with subtest("the kernel has the limits"):
+        group = "/sys/fs/cgroup" + of("greedy@1", "ControlGroup")
+        assert group.startswith("/sys/fs/cgroup/berth.slice/"), group
+        for file, value in [("memory.max", "67108864"), ("memory.swap.max", "0"), ("cpu.max", "25000 100000"), ("pids.max", "512"), ("memory.oom.group", "1")]:
+            found = machine.succeed(f"cat {group}/{file}").strip()
+            assert found == value, f"{file} is {found}"
+
+    with subtest("who eats more is stopped and started again, and nobody else notices"):
+        neighbour, before = of("neighbour@1", "InvocationID"), of("greedy@1", "InvocationID")
+        machine.fail("curl -sf --max-time 300 http://localhost:8080/eat")
+        machine.wait_until_succeeds("curl -sf http://localhost:8080/")
+        assert of("greedy@1", "InvocationID") != before
+        machine.succeed("journalctl -u greedy@1 | grep -i 'oom'")
+        machine.succeed("curl -sf http://localhost:8081/")
+        assert of("neighbour@1", "InvocationID") == neighbour
+  '';
+}
