@@ -38,6 +38,7 @@ in
     // shop.packages.${pkgs.stdenv.hostPlatform.system}
     // {
       default = pkgs.berth;
+      option-docs = import ../nixos-modules/docs.nix { inherit pkgs; };
     }
   );
 

@@ -32,11 +32,8 @@ name: server: {
     // unit.credentials name server.credentials
     // {
       ExecStart = "${berth} serve ${name}";
-      # New certificates, without a connection less.
-      ExecReload = [
-        "${berth} configure ${name}"
-        "${lib.getExe pkgs.bash} -c 'kill -HUP $MAINPID'"
-      ];
+      # It reads its certificates again, and no connection ends.
+      ExecReload = "${lib.getExe pkgs.bash} -c 'kill -HUP $MAINPID'";
       Restart = "always";
       KillMode = "mixed";
       # Room to recover after a crash, and to end in order.

@@ -5,4 +5,12 @@ let
   evaluation = import ./evaluation.nix { inherit pkgs self; };
   machines = import ./machines.nix { inherit pkgs self; };
 in
-evaluation // machines
+evaluation
+// machines
+// {
+  # `nix build .#option-docs` writes it.
+  drift-option-docs = pkgs.runCommand "drift-option-docs" { } ''
+    diff -u ${../../docs/nixos-options.md} ${import ../../nixos-modules/docs.nix { inherit pkgs; }}
+    touch $out
+  '';
+}

@@ -8,7 +8,9 @@ let
     folder:
     let
       plan = folder + "/mesh.lock.json";
-      names = map (node: node.name) (lib.importJSON plan).nodes;
+      resolved = lib.importJSON plan;
+      names = map (node: node.name) resolved.nodes;
+      gateway = lib.findFirst (service: service.name == resolved.gateway.service) null resolved.services;
       # The last part of an interface's name on the host is bounded; the test framework would call it eth1.
       network.virtualisation = {
         vlans = [ ];
@@ -17,11 +19,12 @@ let
           assignIP = true;
         };
       };
-      # As the test framework numbers all its machines, in the order of their names.
+      # The test framework gives each machine one.
       addressOf = machines: name: machines.${name}.networking.primaryIPAddress;
     in
     {
       inherit names;
+      url = resolved.gateway.public_url;
       members =
         machines:
         lib.genAttrs names (name: {
@@ -36,7 +39,7 @@ let
       outsider = machines: {
         imports = [ network ];
         networking.hosts = {
-          ${addressOf machines (lib.head names)} = [ "eshop.internal" ];
+          ${addressOf machines (lib.head gateway.instances).node} = [ resolved.gateway.public_host ];
         };
         environment.systemPackages = [
           pkgs.berthPrograms.berth
@@ -70,6 +73,7 @@ in
         }) (machines.members all // { operator = machines.outsider all; });
         testScript = ''
           NODES = ${builtins.toJSON machines.names}
+          URL = ${builtins.toJSON machines.url}
           ${builtins.readFile ./shop.py}
           ${test.script}
         '';

@@ -5,7 +5,6 @@ import shlex
 import time
 
 members = {machine.name: machine for machine in machines if machine.name != "operator"}
-URL = "https://eshop.internal:8443"
 
 
 def hand_over(node):
