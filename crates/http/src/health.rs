@@ -6,7 +6,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -29,7 +29,16 @@ pub struct Health(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     checks: Mutex<Vec<(&'static str, Check)>>,
+    awaited: RwLock<Vec<Waiting>>,
     latest: tokio::sync::Mutex<Option<(Instant, Readiness)>>,
+}
+
+/// Something that an instance waits for, and what it is like until it has happened.
+#[derive(Clone)]
+struct Waiting {
+    name: &'static str,
+    state: &'static str,
+    happened: Arc<AtomicBool>,
 }
 
 type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
@@ -51,15 +60,24 @@ impl Health {
         self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).push((name, check));
     }
 
-    /// Adds something that must happen once before this instance can work; `waiting` says what it waits for until then.
-    pub fn awaits(&self, name: &'static str, waiting: &'static str) -> Awaited {
+    /// Adds something that must happen once before this instance can work, such as a `schema` that is, until then, in the
+    /// `state` of being "not up to date yet". Until then the [server](crate::server) answers in place of the handlers.
+    pub fn awaits(&self, name: &'static str, state: &'static str) -> Awaited {
         let awaited = Awaited(Arc::default());
-        let happened = Arc::clone(&awaited.0);
+        let waiting = Waiting { name, state, happened: Arc::clone(&awaited.0) };
+        self.0.awaited.write().unwrap_or_else(PoisonError::into_inner).push(waiting.clone());
         self.check(name, move || {
-            let state = if happened.load(Ordering::Acquire) { Ok(()) } else { Err(waiting.to_owned()) };
-            async { state }
+            let answer = if waiting.is_over() { Ok(()) } else { Err(waiting.state.to_owned()) };
+            async { answer }
         });
         awaited
+    }
+
+    /// What this instance still waits for, in words, if there is anything.
+    pub(crate) fn awaited(&self) -> Option<String> {
+        let awaited = self.0.awaited.read().unwrap_or_else(PoisonError::into_inner);
+        let waiting = awaited.iter().find(|waiting| !waiting.is_over())?;
+        Some(format!("its {} is {}", waiting.name, waiting.state))
     }
 
     /// Asks all checks at once, or gives the answer of a moment ago.
@@ -75,6 +93,12 @@ impl Health {
         let readiness = Readiness { checks: answers.into_iter().collect() };
         *latest = Some((Instant::now(), readiness.clone()));
         readiness
+    }
+}
+
+impl Waiting {
+    fn is_over(&self) -> bool {
+        self.happened.load(Ordering::Acquire)
     }
 }
 
@@ -178,10 +202,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_awaited_is_unready_until_it_happens() {
         let health = Health::new();
-        let schema = health.awaits("schema", "waiting for the database");
+        let schema = health.awaits("schema", "not there yet");
         let readiness = health.readiness().await;
-        assert_eq!(readiness.checks["schema"], State::Unready { reason: "waiting for the database".into() });
+        assert_eq!(readiness.checks["schema"], State::Unready { reason: "not there yet".into() });
+        assert_eq!(health.awaited().as_deref(), Some("its schema is not there yet"));
         schema.happened();
+        assert_eq!(health.awaited(), None);
         tokio::time::advance(FRESH).await;
         assert!(health.readiness().await.is_ready());
     }

@@ -1,7 +1,7 @@
 //! The mesh listener of a service: mutual TLS, HTTP/2 and HTTP/1.1, and limits on everything a peer can hold.
 //!
 //! A request passes, from the outside in: [`connection`] (handshake, peer, protocol limits), [`layers`] (trace, metrics and
-//! log line; admission; deadline; panics; problems for every rejection), then the service's router. `/livez`, `/readyz` and
+//! log line; admission; whether the service is prepared; deadline; panics; problems for every rejection), then the service's router. `/livez`, `/readyz` and
 //! `/metrics` are answered [here](operations), without admission: an overloaded service is still alive.
 
 mod accept;
@@ -102,7 +102,7 @@ impl BoundServer {
     pub async fn serve(self, lifecycle: &Lifecycle) {
         let Server { identity, router, metrics, health, limits, .. } = self.server;
         let server_metrics = ServerMetrics::register(&metrics);
-        let router = layers::wrap(router, limits, &server_metrics).merge(operations::router(
+        let router = layers::wrap(router, limits, health.clone(), &server_metrics).merge(operations::router(
             metrics,
             health,
             lifecycle.draining(),

@@ -403,6 +403,23 @@ async fn drain_during_a_request(http2: bool) -> (Running, tokio::task::JoinHandl
 }
 
 #[tokio::test]
+async fn until_it_is_prepared_it_says_so_and_calls_no_handler() {
+    let server = start(router(), limits());
+    let schema = server.health.awaits("schema", "not up to date yet");
+    for request in [|| get_request("/panic"), || post_json("/echo", "{")] {
+        for answer in server.over_both(request).await {
+            let document = answer.problem("unavailable");
+            assert_eq!(document["detail"], "The service is starting: its schema is not up to date yet.");
+            assert_eq!((answer.status(), answer.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+        }
+    }
+    assert_eq!(server.get("/livez").await.status(), StatusCode::OK);
+    assert_eq!(server.get("/readyz").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    schema.happened();
+    assert_eq!(server.get("/who").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_drain_lets_requests_finish_and_lets_nobody_in() {
     for http2 in [false, true] {
         let (mut server, request, leave) = drain_during_a_request(http2).await;

@@ -70,25 +70,20 @@ async fn serve() -> anyhow::Result<()> {
             async move { database.ping().await.map_err(|error| error.to_string()) }
         }
     });
-    health.check("signing keys", {
-        let keyring = keyring.clone();
-        move || {
-            let known = keyring.signer().map(drop).ok_or_else(|| "not known yet".to_owned());
-            async { known }
-        }
-    });
+    let prepared = health.awaits("preparation", "not finished yet: waiting for the database");
     let server = Server::new(&settings, identity.clone(), api::router(app), metrics, health).bind()?;
 
     // The database may come later: until then the listener answers, and says what it waits for.
     let stop = lifecycle.draining();
     let preparation = async {
         let (schema, table) = store::schema();
-        let prepared = async {
+        let preparing = async {
             database.migrate(schema, table, &stop).await?;
             bring_to_declared_state(&credentials, &database, &passwords, &clock, &stop).await?;
             anyhow::Ok(keyring.turn(&database).await?)
         };
-        lifecycle.prepare(prepared).await?;
+        lifecycle.prepare(preparing).await?;
+        prepared.happened();
         lifecycle.ready();
         tokio::join!(
             keyring.run(&database, stop.clone()),

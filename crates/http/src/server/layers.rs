@@ -32,7 +32,10 @@ use super::{
     holding::{Counted, Holding},
     metrics::{CLIENT_LEFT, RequestLabels, RouteLabels, ServerMetrics, method_label},
 };
-use crate::problem::{PAYLOAD_TOO_LARGE, Problem, ProblemType, REQUEST_TIMEOUT, UNAVAILABLE};
+use crate::{
+    health::Health,
+    problem::{PAYLOAD_TOO_LARGE, Problem, ProblemType, REQUEST_TIMEOUT, UNAVAILABLE},
+};
 
 /// The header that carries the trace.
 const TRACEPARENT: &str = "traceparent";
@@ -41,11 +44,12 @@ const TRACEPARENT: &str = "traceparent";
 const NO_ROUTE: &str = "none";
 
 /// Puts the layers around a service's router. The last one added is the first to see a request.
-pub(super) fn wrap(router: Router, limits: Limits, metrics: &ServerMetrics) -> Router {
+pub(super) fn wrap(router: Router, limits: Limits, health: Health, metrics: &ServerMetrics) -> Router {
     let admission = Admission { permits: Arc::new(Semaphore::new(limits.requests)) };
     router
         .layer(middleware::from_fn(catch_panics))
         .layer(middleware::from_fn_with_state(limits, bound))
+        .layer(middleware::from_fn_with_state(health, prepare))
         .layer(middleware::from_fn_with_state(admission, admit))
         .layer(middleware::from_fn(document_rejections))
         .layer(middleware::from_fn_with_state(Observe::aloud(metrics), observe))
@@ -183,6 +187,17 @@ async fn admit(State(admission): State<Admission>, request: Request, next: Next)
         Ok(permit) => next.run(request).await.map(|body| Body::new(Holding::new(body, permit))),
         Err(_) => UNAVAILABLE
             .detail("Too many requests are being answered at the moment.")
+            .retry_after(Duration::from_secs(1))
+            .into_response(),
+    }
+}
+
+/// Answers in place of the handlers until what they need is there. Whoever heeds `/readyz` sends nothing before.
+async fn prepare(State(health): State<Health>, request: Request, next: Next) -> Response {
+    match health.awaited() {
+        None => next.run(request).await,
+        Some(waiting) => UNAVAILABLE
+            .detail(format!("The service is starting: {waiting}."))
             .retry_after(Duration::from_secs(1))
             .into_response(),
     }
