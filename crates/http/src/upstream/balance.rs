@@ -8,13 +8,16 @@ use std::{
 use rand::{Rng, RngExt as _};
 use tokio::time::Instant;
 
-/// How long a latency is remembered: after this time without another, a third of it is left.
-const MEMORY: Duration = Duration::from_secs(10);
+/// How long a latency is remembered: after this time without another, nothing is left of it.
+const MEMORY: Duration = Duration::from_secs(5);
 /// Added to every latency, so that what is in flight counts among addresses that are all too fast to measure.
 const FLOOR_NANOS: f64 = 1_000.0;
 
-/// A latency that rises at once and falls slowly: an exponentially weighted moving average that takes each peak as it
-/// is, as in Finagle's "peak EWMA". It decays while nothing is observed, so that an address is tried again some day.
+/// A latency that rises at once and falls slowly: a weighted moving average that takes each peak as it is, as in Finagle's
+/// "peak EWMA". Unlike there, what is left of it falls in a straight line and not exponentially. Under traffic that is the
+/// same. Without traffic an exponential would keep an address waiting the longer the slower it was, because it is tried
+/// again only when it has become as cheap as the others: a minute, for a second against a millisecond. Here whatever was
+/// slow once is tried again after [`MEMORY`] at the latest, and what it answers then counts in full.
 ///
 /// The two numbers are not read and written as one. What a race can do is lose one observation of many.
 #[derive(Debug)]
@@ -62,7 +65,7 @@ impl PeakEwma {
     /// The share of the average that is left by now.
     fn kept(&self, now: Duration) -> f64 {
         let age = now.saturating_sub(Duration::from_nanos(self.observed.load(Relaxed)));
-        (-nanos(age) / nanos(MEMORY)).exp()
+        (1.0 - nanos(age) / nanos(MEMORY)).max(0.0)
     }
 }
 
@@ -115,10 +118,37 @@ mod tests {
         ewma.observe(10 * MS);
         let after = ewma.cost(0);
         assert!(after < peak && after > 5.0 * calm, "one good answer does not make up for it");
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(MEMORY).await;
         assert!(ewma.cost(0) < calm, "but time does");
+        ewma.observe(100 * MS);
         ewma.restart(10 * MS);
         assert!((ewma.cost(0) - calm).abs() < 1.0, "and a new connection begins anew");
+    }
+
+    /// A request every ten milliseconds for two equals, of which one was slow with its first request: when that one has its
+    /// share again does not depend on how slow it was.
+    #[tokio::test(start_paused = true)]
+    async fn who_was_slow_once_has_its_share_again_after_a_few_seconds() {
+        for slow in [100 * MS, Duration::from_secs(1), Duration::from_secs(30)] {
+            let (once_slow, other) = (PeakEwma::new(), PeakEwma::new());
+            let mut random = StdRng::seed_from_u64(0);
+            once_slow.observe(slow);
+            let mut served = async |requests: u32| {
+                let mut share = 0;
+                for _ in 0..requests {
+                    tokio::time::advance(10 * MS).await;
+                    let candidates = [&once_slow, &other];
+                    let chosen = choose(&candidates, &mut random, |ewma| Some(ewma.cost(0))).unwrap();
+                    share += u32::from(std::ptr::eq(*chosen, &once_slow));
+                    chosen.observe(Duration::from_micros(random.random_range(900..1100)));
+                }
+                share
+            };
+            assert_eq!(served(100).await, 0, "after {slow:?} it is spared at first");
+            served(400).await;
+            let share = served(1000).await;
+            assert!((300..700).contains(&share), "after {slow:?} it got {share} of 1000 requests");
+        }
     }
 
     proptest! {
