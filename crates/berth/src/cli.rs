@@ -52,7 +52,9 @@ pub enum Command {
     #[command(after_help = "Stopping what does not run is no error.")]
     Down,
     /// Show what runs
-    #[command(after_help = "Examples:\n  berth status\n  berth status --json | jq '.units[] | {name, state, pid}'")]
+    #[command(
+        after_help = "Examples:\n  berth status\n  berth status --json | jq '.units[] | {name, state, memory: .usage.memory_bytes}'"
+    )]
     Status {
         /// Print JSON
         #[arg(long)]

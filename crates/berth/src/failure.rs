@@ -5,6 +5,8 @@ use std::{fmt::Display, io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
+use crate::called::as_typed;
+
 /// Why a command failed.
 #[derive(Debug, Error, Diagnostic)]
 pub enum Failure {
@@ -38,7 +40,7 @@ pub enum Failure {
     Declaration(Box<mesh::Diagnostics>),
     /// The mesh does not run.
     #[error("the mesh is not running")]
-    #[diagnostic(help("start it with `berth up --detach`"))]
+    #[diagnostic(help("{}", as_typed("start it with `berth up --detach`")))]
     NotRunning,
     /// Another berth process failed, and has said why.
     #[error("{words}")]
@@ -67,9 +69,9 @@ impl Failure {
         Self::Other(what.to_string())
     }
 
-    /// Something went wrong, and this is how to mend it.
+    /// Something went wrong, and this is how to mend it. A command in it, `` `berth up` ``, is shown as it has to be typed.
     pub fn mendable(what: impl Display, mend: impl Into<String>) -> Self {
-        Self::Mendable { what: what.to_string(), mend: mend.into() }
+        Self::Mendable { what: as_typed(&what.to_string()), mend: as_typed(&mend.into()) }
     }
 
     /// What the process ends with; see the table in `berth --help`.

@@ -6,6 +6,7 @@
 //! `plan_servers` says for both what the databases and the event bus are. Other commands reach a mesh through `control`. `picture` and
 //! `graph` show a plan; `detect` and `starter` make the first `mesh.toml` of a folder. A library only so that tests can reach its rooms.
 
+pub mod called;
 pub mod cli;
 pub mod commands;
 pub mod compose;

@@ -2,13 +2,14 @@
 
 use std::{io::Write, process::ExitCode};
 
-use berth::{cli::Cli, commands, failure::Failure};
+use berth::{called, cli::Cli, commands, failure::Failure};
 use clap::Parser;
 
 /// One thread only: a child is told of its parent's death when the *thread* that made it ends.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
+    called::remember(&cli);
     tls::install_provider();
     let Err(failure) = commands::run(cli).await else { return ExitCode::SUCCESS };
     let code = failure.exit_code();

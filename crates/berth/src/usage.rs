@@ -6,18 +6,19 @@ use std::{
 };
 
 use procfs::process::{Stat, all_processes};
+use serde::Serialize;
 
 use crate::supervisor::board::Board;
 
 /// What one unit takes, its child processes included.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Usage {
     /// Share of one processor since the sample before, in percent; may exceed 100.
     pub cpu_percent: f64,
     /// Processor time of the living processes, in seconds.
     pub cpu_seconds: f64,
     /// Memory that nobody else shares, in bytes.
-    pub memory: u64,
+    pub memory_bytes: u64,
 }
 
 /// Takes samples, and remembers the last.
@@ -61,8 +62,8 @@ impl Children {
         let page = procfs::page_size();
         for process in all_processes().into_iter().flatten().flatten() {
             let Ok(Stat { pid, ppid, utime, stime, .. }) = process.stat() else { continue };
-            let memory = process.statm().map_or(0, |statm| statm.resident.saturating_sub(statm.shared) * page);
-            let usage = Usage { cpu_percent: 0.0, cpu_seconds: (utime + stime) as f64 / ticks, memory };
+            let memory_bytes = process.statm().map_or(0, |statm| statm.resident.saturating_sub(statm.shared) * page);
+            let usage = Usage { cpu_percent: 0.0, cpu_seconds: (utime + stime) as f64 / ticks, memory_bytes };
             found.by_parent.entry(ppid).or_default().push(pid);
             found.own.insert(pid, usage);
         }
@@ -75,7 +76,7 @@ impl Children {
         while let Some(pid) = open.pop() {
             let own = self.own.get(&pid).copied().unwrap_or_default();
             total.cpu_seconds += own.cpu_seconds;
-            total.memory += own.memory;
+            total.memory_bytes += own.memory_bytes;
             open.extend(self.by_parent.get(&pid).into_iter().flatten());
         }
         total

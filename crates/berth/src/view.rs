@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, time::Duration};
 
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use console::Term;
 use jiff::{SignedDuration, Timestamp};
 use tokio::{sync::watch, time::timeout};
@@ -28,6 +28,28 @@ pub(crate) fn empty_table(width: Option<u16>) -> Table {
     table
 }
 
+/// The columns a narrow terminal does without, by their places in the table, the first of them first: address, restarts,
+/// cpu, pid, memory.
+const DISPENSABLE: [usize; 5] = [6, 5, 3, 2, 4];
+
+/// Hides what is dispensable until the rest fits.
+fn fit(table: &mut Table, width: u16) {
+    for column in DISPENSABLE {
+        if natural_width(table) <= width {
+            return;
+        }
+        if let Some(column) = table.column_mut(column) {
+            column.set_constraint(ColumnConstraint::Hidden);
+        }
+    }
+}
+
+/// The columns it takes on the screen if nothing in it is wrapped, a space on either side of each included.
+fn natural_width(table: &Table) -> u16 {
+    let widths = table.column_iter().zip(table.column_max_content_widths());
+    widths.filter(|(column, _)| !column.is_hidden()).map(|(_, width)| width.saturating_add(2)).sum()
+}
+
 /// All units as a table.
 pub fn table(board: &Board, usage: &BTreeMap<String, Usage>, width: Option<u16>) -> String {
     let mut table = empty_table(width);
@@ -39,10 +61,13 @@ pub fn table(board: &Board, usage: &BTreeMap<String, Usage>, width: Option<u16>)
             state_cell(unit),
             Cell::new(unit.pid.map(|pid| pid.to_string()).unwrap_or_default()),
             Cell::new(used.map(|used| format!("{:.1} %", used.cpu_percent)).unwrap_or_default()),
-            Cell::new(used.map(|used| mebibytes(used.memory)).unwrap_or_default()),
+            Cell::new(used.map(|used| mebibytes(used.memory_bytes)).unwrap_or_default()),
             Cell::new(unit.restarts),
             Cell::new(unit.address.map(|address| address.to_string()).unwrap_or_default()),
         ]);
+    }
+    if let Some(width) = width {
+        fit(&mut table, width);
     }
     table.to_string()
 }
@@ -200,5 +225,43 @@ impl View {
 impl Default for View {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn board() -> Board {
+        let unit = |name: &str, pid| UnitStatus {
+            name: name.to_owned(),
+            service: name.to_owned(),
+            state: StateName::Ready,
+            since: Timestamp::now(),
+            pid,
+            restarts: 0,
+            starts: 1,
+            address: Some(([127, 210, 199, 12], 5432).into()),
+            after: Vec::new(),
+            says: None,
+            reason: None,
+        };
+        let units = vec![unit("eshop-documents-db", Some(4_194_304)), unit("gateway-1", None)];
+        Board { phase: Phase::Running, units, ..Board::default() }
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_columns_and_no_broken_lines() {
+        let used = Usage { cpu_percent: 100.0, cpu_seconds: 1.0, memory_bytes: 1 << 30 };
+        let usage = BTreeMap::from([("eshop-documents-db".to_owned(), used)]);
+        for (width, last) in [(None, "address"), (Some(120), "address"), (Some(80), "restarts"), (Some(40), "state")] {
+            let table = table(&board(), &usage, width);
+            let lines: Vec<&str> = table.lines().collect();
+            assert_eq!(lines.len(), 3, "{table}");
+            let header = console::strip_ansi_codes(lines.first().unwrap_or(&"")).into_owned();
+            assert_eq!(header.split_whitespace().last(), Some(last), "{table}");
+            let fits = |line: &&str| width.is_none_or(|width| console::measure_text_width(line) <= usize::from(width));
+            assert!(lines.iter().all(fits), "{table}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{env, fmt::Write, path::Path};
 
 use mesh::Plan;
 
-use crate::project::Project;
+use crate::{called, project::Project};
 
 /// One step: what it shows, and the shell commands that do it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +92,7 @@ pub fn text(project: &Project, plan: &Plan) -> String {
     let _ = writeln!(text, "Trust its certificate with --cacert {}", project.ca().display());
     let Some(steps) = steps(project, plan) else { return text };
     let _ = writeln!(text, "Passwords of the demo users: {}\n", project.users().display());
-    let _ = writeln!(text, "Try it (or let `{} demo` do all of it):", program(project));
+    let _ = writeln!(text, "Try it (or let `{} demo` do all of it):", called::command());
     for step in steps {
         let _ = writeln!(text, "\n# {}\n{}", step.title, step.commands);
     }
@@ -109,7 +109,7 @@ fn program(project: &Project) -> String {
 }
 
 /// A word for a POSIX shell.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
     if word.chars().all(plain) {
         return word.to_owned();
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn words_are_quoted_for_a_shell() {
-        assert_eq!(quoted("/work/main"), "/work/main");
+        assert_eq!(quoted("/srv/shop"), "/srv/shop");
         assert_eq!(quoted("/a b/it's"), r"'/a b/it'\''s'");
     }
 }

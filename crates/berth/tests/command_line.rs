@@ -129,7 +129,11 @@ fn a_mesh_comes_up_is_looked_at_and_goes_down() {
     assert!(units.iter().all(|unit| unit["state"] == "ready"), "{units:?}");
     assert_eq!(units[2]["says"], "open");
     let told = mesh.expect(0, &["up", "--detach"]);
-    assert!(told.contains(mesh.status()["public_url"].as_str().unwrap()), "{told}");
+    let url = mesh.status()["public_url"].as_str().unwrap().to_owned();
+    assert!(told.contains(&format!("small runs already at {url}")) && told.contains("back-2"), "{told}");
+    assert!(told.contains("bin/berth down`"), "as it was typed: {told}");
+    assert!(units.iter().all(|unit| unit["usage"]["memory_bytes"].as_u64() > Some(0)), "{units:?}");
+    assert!(units.iter().all(|unit| unit["usage"]["cpu_percent"].as_f64() >= Some(0.0)), "{units:?}");
     assert!(mesh.expect(1, &["up"]).contains("running already"));
     assert!(mesh.expect(0, &["logs", "-n", "2", "back-1"]).ends_with("line 000001\nline 000002\n"));
     assert!(mesh.expect(1, &["logs", "nobody"]).contains("back-1"));

@@ -25,7 +25,7 @@ async fn a_mesh_comes_down_and_up_again_with_all_it_had() {
     mesh.expect(&["down"]);
     let (status, down) = (mesh.berth(&["status"]), mesh.berth(&["token", "--user", "alice"]));
     assert!(!status.status.success() && !down.status.success());
-    assert!(String::from_utf8_lossy(&down.stderr).contains("berth up"), "{down:?}");
+    assert!(String::from_utf8_lossy(&down.stderr).contains("--detach"), "{down:?}");
     mesh.start();
     assert_eq!(Shop::open(&mesh).stock(&item).await, (3, 0));
     let unit = mesh.unit("item-management-1");

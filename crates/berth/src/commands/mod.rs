@@ -9,6 +9,7 @@ mod init;
 mod lock;
 mod logs;
 mod plan;
+mod status;
 mod up;
 
 use std::io::{self, Write};
@@ -24,8 +25,6 @@ use crate::{
     login,
     project::Project,
     secrets,
-    usage::Sampler,
-    view,
 };
 
 /// Does what was asked for.
@@ -37,7 +36,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Up(options) => up::run(&project()?, &options).await,
         Command::Down => down::run(&project()?).await,
-        Command::Status { json } => status(&project()?, json).await,
+        Command::Status { json } => status::run(&project()?, json).await,
         Command::Logs(options) => logs::run(&project()?, &options).await,
         Command::Token { user, compose } => token(&project()?, &user, compose).await,
         Command::Restart { service } => restart(&project()?, service).await,
@@ -55,19 +54,6 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
             Err(error) => Err(Failure::io("berth exec", error)),
         },
     }
-}
-
-async fn status(project: &Project, json: bool) -> Result<(), Failure> {
-    let board = Client::status(project).await?;
-    if json {
-        return print(&serde_json::to_string_pretty(&board).map_err(Failure::other)?);
-    }
-    let mut sampler = Sampler::default();
-    sampler.sample(&board);
-    // A share of the processor is one of a span of time.
-    tokio::time::sleep(std::time::Duration::from_millis(250)).await;
-    print(&format!("{} at {}", board.mesh, board.public_url))?;
-    print(&view::table(&board, &sampler.sample(&board), width()))
 }
 
 async fn token(project: &Project, user: &str, in_containers: bool) -> Result<(), Failure> {

@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{print, printing, running_plan};
 use crate::{
+    called::{self, as_typed},
     cli::Up,
     control::{Client, Request, Response},
     failure::Failure,
@@ -132,11 +133,15 @@ async fn detached(project: &Project, patience: Duration) -> Result<(), Failure> 
             return Err(Failure::mendable("stopped waiting; the mesh goes on starting", "stop it with `berth down`"));
         }
     }
-    let plan = running_plan(project).await?;
     if !console::Term::stdout().is_term() {
         print(&view::table(&board.borrow(), &crate::usage::Sampler::default().sample(&board.borrow()), None))?;
     }
-    print(&format!("\n{}\nStop it with `berth down`.", walkthrough::text(project, &plan)))
+    let Board { mesh, public_url, .. } = board.borrow().clone();
+    if supervisor.is_none() {
+        return print(&as_typed(&format!("\n{mesh} runs already at {public_url}. Stop it with `berth down`.")));
+    }
+    let plan = running_plan(project).await?;
+    print(&as_typed(&format!("\n{}\nStop it with `berth down`.", walkthrough::text(project, &plan))))
 }
 
 async fn connect(
@@ -174,6 +179,7 @@ impl Background {
             .arg("--mesh")
             .arg(project.declaration())
             .args(["up", "--supervise"])
+            .env(called::VARIABLE, called::command())
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

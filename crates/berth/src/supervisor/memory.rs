@@ -42,7 +42,7 @@ pub(super) fn watch(units: Vec<Limited>, board: watch::Receiver<Board>) {
             // It reads a file of each process of the machine. An error means that the runtime is ending.
             let Ok(usage) = spawn_blocking(move || Sampler::default().sample(&seen)).await else { return };
             for unit in &units {
-                let used = usage.get(&unit.unit).map_or(0, |usage| usage.memory);
+                let used = usage.get(&unit.unit).map_or(0, |usage| usage.memory_bytes);
                 if used > unit.most
                     && let Some(orders) = unit.orders.upgrade()
                 {
