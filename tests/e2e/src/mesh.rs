@@ -2,8 +2,9 @@
 
 use std::{
     env,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
@@ -13,17 +14,17 @@ use nix::{
 };
 use reqwest::Certificate;
 use serde_json::Value;
-use tempfile::TempDir;
 use testkit::eventually_within;
 
 use crate::Caller;
 
 const HEALS_WITHIN: Duration = Duration::from_secs(60);
 
-/// A running mesh in a temporary folder; it goes down with this value.
+/// A running mesh in a temporary folder. It goes down with this value, and with the process that holds it, however that ends.
 #[derive(Debug)]
 pub struct Mesh {
-    folder: TempDir,
+    folder: PathBuf,
+    warden: Child,
 }
 
 /// One line of `berth status`: a service instance, a database, or NATS.
@@ -56,9 +57,14 @@ impl Mesh {
 
     /// A folder with the shop's declaration, changed; nothing runs yet.
     pub fn declare(change: impl FnOnce(&mut toml::Table)) -> Self {
-        let mesh = Self { folder: temporary_folder() };
+        let mesh = Self::in_folder(temporary_folder());
         mesh.write(&repository().join("mesh.toml"), change);
         mesh
+    }
+
+    fn in_folder(folder: PathBuf) -> Self {
+        let warden = warden(&folder);
+        Self { folder, warden }
     }
 
     /// Writes the declaration: that of `original`, changed.
@@ -77,10 +83,10 @@ impl Mesh {
             let entry = entry.expect("cannot read the example");
             // Folders are what somebody built or ran there.
             if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("cannot copy the example");
+                std::fs::copy(entry.path(), folder.join(entry.file_name())).expect("cannot copy the example");
             }
         }
-        let mesh = Self { folder };
+        let mesh = Self::in_folder(folder);
         mesh.write(&example.join("mesh.toml"), change);
         mesh
     }
@@ -92,7 +98,7 @@ impl Mesh {
 
     /// The folder that holds `mesh.toml` and `.berth`.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// Runs the CLI on this mesh.
@@ -198,7 +204,9 @@ impl Drop for Mesh {
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
         }
-        self.berth(&["down"]);
+        drop(self.warden.stdin.take());
+        // Nobody can be told here that it failed.
+        let _ = self.warden.wait();
     }
 }
 
@@ -215,8 +223,23 @@ impl Unit {
     }
 }
 
-fn temporary_folder() -> TempDir {
-    tempfile::Builder::new().prefix("berth-e2e-").tempdir().expect("cannot make a temporary folder")
+fn temporary_folder() -> PathBuf {
+    tempfile::Builder::new().prefix("berth-e2e-").tempdir().expect("cannot make a temporary folder").keep()
+}
+
+/// Takes the mesh down and its folder away when its standard input ends: when the test lets go of it or is no more. It is in a
+/// process group of its own, because whoever ends a test that takes too long ends the test's group.
+fn warden(folder: &Path) -> Child {
+    Command::new("sh")
+        .args(["-c", r#"read -r _; "$1" --mesh "$2/mesh.toml" down; rm -rf "$2""#, "warden"])
+        .arg(program("berth"))
+        .arg(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .expect("cannot run a shell")
 }
 
 /// A program of this workspace, beside the test that runs.
