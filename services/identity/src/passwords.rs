@@ -1,10 +1,10 @@
 //! Passwords: hashed with argon2id at the OWASP parameters, on a pool that cannot eat the machine.
 //!
-//! Each computation takes 19 MiB and some tens of milliseconds of a core, so only so many run at once and only so many
-//! wait; whoever comes after that is told to come back, instead of everybody waiting without end.
+//! Each computation takes 19 MiB, which it gives back, and some tens of milliseconds of a core, so only so many run at once and
+//! only so many wait; whoever comes after that is told to come back, instead of everybody waiting without end.
 
 use std::num::NonZero;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -34,7 +34,6 @@ pub enum PasswordError {
 
 /// Hashes and compares passwords.
 pub struct Passwords {
-    memory: Arc<Memory>,
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     /// Compared with when there is no such user, so that this takes the same time.
@@ -54,10 +53,8 @@ impl Passwords {
     /// When no hash can be computed at all.
     pub fn new() -> Result<Self, PasswordError> {
         let workers = available_parallelism().map_or(1, NonZero::get).min(4);
-        let memory = Memory::default();
         Ok(Self {
-            nobody: memory.hash("no user has this password")?.into(),
-            memory: Arc::new(memory),
+            nobody: hash("no user has this password")?.into(),
             running: Arc::new(Semaphore::new(workers)),
             waiting: Arc::new(Semaphore::new(workers * WAITING_PER_WORKER)),
         })
@@ -85,8 +82,7 @@ impl Passwords {
         let known = stored.is_some();
         let stored: Arc<str> = stored.map_or_else(|| self.nobody.clone(), Into::into);
         let password = Zeroizing::new(password.to_owned());
-        let memory = self.memory.clone();
-        let matches = work(turn, move || memory.verify(&password, &stored));
+        let matches = work(turn, move || verify(&password, &stored));
         Ok(matches.await? && known)
     }
 
@@ -96,8 +92,7 @@ impl Passwords {
     /// When too many are computed at the moment.
     pub async fn hash(&self, password: &str) -> Result<String, PasswordError> {
         let password = Zeroizing::new(password.to_owned());
-        let memory = self.memory.clone();
-        work(self.turn().await?, move || memory.hash(&password)).await
+        work(self.turn().await?, move || hash(&password)).await
     }
 }
 
@@ -114,47 +109,43 @@ async fn work<T: Send + 'static>(
     task.await.map_err(|error| PasswordError::Failed(error.to_string()))?
 }
 
-/// The memory of each worker, kept from one computation to the next: so the process takes what the workers need and no
-/// more, which an allocator does not promise for blocks of this size, and the kernel need not clear it again each time.
-#[derive(Default)]
-struct Memory(Mutex<Vec<Vec<Block>>>);
+fn hash(password: &str) -> Result<String, PasswordError> {
+    let (argon2, salt) = (argon2()?, Salt::generate());
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(argon2.params()).map_err(failed)?,
+        salt: Some(salt),
+        hash: Some(compute(&argon2, password, &salt)?),
+    };
+    Ok(hash.to_string())
+}
 
-impl Memory {
-    fn hash(&self, password: &str) -> Result<String, PasswordError> {
-        let (argon2, salt) = (argon2()?, Salt::generate());
-        let hash = PasswordHash {
-            algorithm: Algorithm::Argon2id.ident(),
-            version: Some(Version::V0x13.into()),
-            params: ParamsString::try_from(argon2.params()).map_err(failed)?,
-            salt: Some(salt),
-            hash: Some(self.compute(&argon2, password, &salt)?),
-        };
-        Ok(hash.to_string())
+fn verify(password: &str, stored: &str) -> Result<bool, PasswordError> {
+    let (argon2, stored) = (argon2()?, PasswordHash::new(stored).map_err(failed)?);
+    let current = stored.algorithm == Algorithm::Argon2id.ident()
+        && stored.version == Some(Version::V0x13.into())
+        && stored.params == ParamsString::try_from(argon2.params()).map_err(failed)?;
+    match (&stored.salt, stored.hash) {
+        // Outputs compare in constant time.
+        (Some(salt), Some(hash)) if current => Ok(compute(&argon2, password, salt)? == hash),
+        // Made with other parameters, before these.
+        _ => Ok(argon2.verify_password(password.as_bytes(), &stored).is_ok()),
     }
+}
 
-    fn verify(&self, password: &str, stored: &str) -> Result<bool, PasswordError> {
-        let (argon2, stored) = (argon2()?, PasswordHash::new(stored).map_err(failed)?);
-        let current = stored.algorithm == Algorithm::Argon2id.ident()
-            && stored.version == Some(Version::V0x13.into())
-            && stored.params == ParamsString::try_from(argon2.params()).map_err(failed)?;
-        match (&stored.salt, stored.hash) {
-            // Outputs compare in constant time.
-            (Some(salt), Some(hash)) if current => Ok(self.compute(&argon2, password, salt)? == hash),
-            // Made with other parameters, before these.
-            _ => Ok(argon2.verify_password(password.as_bytes(), &stored).is_ok()),
-        }
-    }
+/// More than 32 MiB. Of what is smaller, the allocator of glibc learns after the first time to keep it, and each worker would
+/// hold its 19 MiB for good; what is larger it returns to the kernel as soon as it is freed (mallopt(3), on
+/// `M_MMAP_THRESHOLD`). What is reserved and never touched takes no memory.
+const RETURNED_WHEN_FREED: usize = (33 << 20) / size_of::<Block>();
 
-    fn compute(&self, argon2: &Argon2<'_>, password: &str, salt: &[u8]) -> Result<Output, PasswordError> {
-        let kept = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = kept().pop();
-        let mut blocks = taken.unwrap_or_else(|| vec![Block::new(); argon2.params().block_count()]);
-        let mut out = [0; Params::DEFAULT_OUTPUT_LEN];
-        let outcome = argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut out, &mut blocks);
-        kept().push(blocks);
-        outcome.map_err(failed)?;
-        Output::new(&out).map_err(failed)
-    }
+fn compute(argon2: &Argon2<'_>, password: &str, salt: &[u8]) -> Result<Output, PasswordError> {
+    let count = argon2.params().block_count();
+    let mut blocks = Vec::with_capacity(count.max(RETURNED_WHEN_FREED));
+    blocks.resize(count, Block::new());
+    let mut out = [0; Params::DEFAULT_OUTPUT_LEN];
+    argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut out, &mut blocks).map_err(failed)?;
+    Output::new(&out).map_err(failed)
 }
 
 /// OWASP Password Storage Cheat Sheet: argon2id, 19 MiB, two passes, one lane.
@@ -207,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_is_kept_for_the_workers_and_no_more() {
+    async fn memory_is_given_back() {
         let passwords = Arc::new(Passwords::new().unwrap());
         let hashes: Vec<_> = (0..12)
             .map(|_| {
@@ -218,8 +209,10 @@ mod tests {
         for hash in hashes {
             hash.await.unwrap().unwrap();
         }
-        let workers = passwords.running.available_permits();
-        assert!((1..=workers).contains(&passwords.memory.0.lock().unwrap().len()));
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.strip_suffix("kB")).unwrap();
+        let anonymous: u64 = anonymous.trim().parse().unwrap();
+        assert!(anonymous < 12 * 1024, "{anonymous} KiB are still held; one computation alone takes {}", 19 * 1024);
     }
 
     #[tokio::test(start_paused = true)]
