@@ -12,15 +12,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use berth_http::problem::{self, Problem};
 use cedar_policy::{
-    Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet, Request, RestrictedExpression,
-    Schema, SchemaFragment, ValidationMode, Validator,
+    Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, PolicySet, Request,
+    RestrictedExpression, Schema, SchemaFragment, ValidationMode, Validator,
 };
 use serde_json::{Value, json};
 use tls::SpiffeId;
 
 use crate::{Kind, Principal};
 
-/// What is acted upon.
+/// What a service keeps and the policies speak of: what is acted upon, or, by [`Authorizer::authorize_own`], who acts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resource {
     /// Its entity type in the schema, such as `Item`.
@@ -86,6 +86,32 @@ pub enum PolicyError {
     Validation(String),
 }
 
+/// A request does not fit the schema, and says how.
+type Unfit = Box<dyn std::error::Error>;
+
+/// Why a request is denied: by the policies that forbid it (none, where none permits it), or by what is wrong with it.
+struct Refusal {
+    policies: Vec<String>,
+    errors: Vec<String>,
+}
+
+impl Refusal {
+    fn logged(self, principal: &str, roles: &BTreeSet<String>, action: &str, resource: &Resource) -> Denied {
+        let Self { policies, errors } = self;
+        tracing::warn!(
+            principal,
+            ?roles,
+            action,
+            kind = resource.kind,
+            resource = resource.id,
+            ?policies,
+            ?errors,
+            "denied"
+        );
+        Denied { action: action.to_owned() }
+    }
+}
+
 /// Decides by one set of policies.
 pub struct Authorizer {
     policies: PolicySet,
@@ -127,61 +153,43 @@ impl Authorizer {
     /// [`Denied`] when no policy permits it, one forbids it, or the request does not fit the schema. Every denial is logged
     /// with the policies behind it.
     pub fn authorize(&self, principal: &Principal, action: &str, resource: &Resource) -> Result<(), Denied> {
-        let denied = || Denied { action: action.to_owned() };
-        let (request, entities) = self.request(principal, action, resource).map_err(|error| {
-            tracing::warn!(
-                principal = principal.subject, action, kind = resource.kind, resource = resource.id, %error,
-                "denied: the request does not fit the policy schema"
-            );
-            denied()
-        })?;
-        let answer = self.decider.is_authorized(&request, &self.policies, &entities);
-        if answer.decision() == Decision::Allow {
-            return Ok(());
-        }
-        let policies: Vec<&str> = answer
-            .diagnostics()
-            .reason()
-            .map(|id| self.policies.annotation(id, "id").unwrap_or_else(|| id.as_ref()))
-            .collect();
-        let errors: Vec<String> = answer.diagnostics().errors().map(ToString::to_string).collect();
-        tracing::warn!(
-            principal = principal.subject,
-            roles = ?principal.roles,
-            action,
-            kind = resource.kind,
-            resource = resource.id,
-            ?policies,
-            ?errors,
-            "denied"
-        );
-        Err(denied())
+        let decision = self.decide(self.principal(principal), action, resource);
+        decision.map_err(|refusal| refusal.logged(&principal.subject, &principal.roles, action, resource))
+    }
+
+    /// The same for a principal that no token names because the service itself keeps it, such as a registered client.
+    ///
+    /// # Errors
+    /// As [`Authorizer::authorize`].
+    pub fn authorize_own(&self, principal: &Resource, action: &str, resource: &Resource) -> Result<(), Denied> {
+        let decision = self.decide(self.entity(principal), action, resource);
+        decision.map_err(|refusal| refusal.logged(&principal.id, &BTreeSet::new(), action, resource))
     }
 
     /// Whether `principal` may do `action` to `resource`, without a word in the log: for choosing what to offer a caller who
     /// did not ask for it. What a caller asks for is for [`Authorizer::authorize`].
     #[must_use]
     pub fn permits(&self, principal: &Principal, action: &str, resource: &Resource) -> bool {
-        self.request(principal, action, resource).is_ok_and(|(request, entities)| {
-            self.decider.is_authorized(&request, &self.policies, &entities).decision() == Decision::Allow
+        self.decide(self.principal(principal), action, resource).is_ok()
+    }
+
+    fn decide(&self, principal: Result<Entity, Unfit>, action: &str, resource: &Resource) -> Result<(), Refusal> {
+        let unfit = |error: Unfit| Refusal { policies: Vec::new(), errors: vec![error.to_string()] };
+        let (request, entities) =
+            principal.and_then(|principal| self.request(principal, action, resource)).map_err(unfit)?;
+        let answer = self.decider.is_authorized(&request, &self.policies, &entities);
+        if answer.decision() == Decision::Allow {
+            return Ok(());
+        }
+        let name = |id: &PolicyId| self.policies.annotation(id, "id").unwrap_or_else(|| id.as_ref()).to_owned();
+        Err(Refusal {
+            policies: answer.diagnostics().reason().map(name).collect(),
+            errors: answer.diagnostics().errors().map(ToString::to_string).collect(),
         })
     }
 
-    fn request(
-        &self,
-        principal: &Principal,
-        action: &str,
-        resource: &Resource,
-    ) -> Result<(Request, Entities), Box<dyn std::error::Error>> {
-        let principal = self.principal(principal)?;
-        let resource = Entity::from_json_value(
-            json!({
-                "uid": { "type": resource.kind, "id": resource.id },
-                "attrs": resource.attributes,
-                "parents": [],
-            }),
-            Some(&self.schema),
-        )?;
+    fn request(&self, principal: Entity, action: &str, resource: &Resource) -> Result<(Request, Entities), Unfit> {
+        let resource = self.entity(resource)?;
         let request = Request::new(
             principal.uid(),
             uid("Action", action)?,
@@ -194,7 +202,16 @@ impl Authorizer {
         Ok((request, Entities::from_entities(entities, Some(&self.schema))?))
     }
 
-    fn principal(&self, principal: &Principal) -> Result<Entity, Box<dyn std::error::Error>> {
+    fn entity(&self, resource: &Resource) -> Result<Entity, Unfit> {
+        let value = json!({
+            "uid": { "type": resource.kind, "id": resource.id },
+            "attrs": resource.attributes,
+            "parents": [],
+        });
+        Ok(Entity::from_json_value(value, Some(&self.schema))?)
+    }
+
+    fn principal(&self, principal: &Principal) -> Result<Entity, Unfit> {
         let name_of = |id: &str| id.parse::<SpiffeId>().map(|id| id.name().to_owned());
         let (kind, id) = match (principal.kind, name_of(&principal.subject)) {
             (Kind::Anonymous, _) => ("Anonymous", "anonymous".to_owned()),
@@ -217,7 +234,7 @@ impl Authorizer {
     }
 }
 
-fn uid(kind: &str, id: &str) -> Result<EntityUid, Box<dyn std::error::Error>> {
+fn uid(kind: &str, id: &str) -> Result<EntityUid, Unfit> {
     let kind: EntityTypeName = kind.parse()?;
     Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auth::access::{Issuer, JwksSource, TokenTypes, Verifier};
+use auth::cedar::PolicyError;
 use auth::jws::Algorithm;
 use axum::response::Response;
 use berth_http::problem::{self, Problem};
@@ -34,6 +35,7 @@ use crate::keyring::{Keyring, OwnKeys};
 use crate::logins::{LoginError, Logins};
 use crate::metrics::Counters;
 use crate::passwords::{PasswordError, Passwords};
+use crate::policy::Policy;
 use crate::secrets::MasterKeys;
 use crate::tokens::Signer;
 
@@ -52,13 +54,14 @@ pub struct App {
     keyring: Arc<Keyring>,
     master: Arc<MasterKeys>,
     verifier: Arc<Verifier>,
+    policy: Policy,
     issuer: Arc<str>,
     counters: Counters,
 }
 
-/// A setting that this service needs is missing or wrong.
+/// Something that this service is made of is missing or wrong.
 #[derive(Debug, thiserror::Error)]
-pub enum SettingError {
+pub enum BuildError {
     /// The issuer has no name without it.
     #[error("BERTH_PUBLIC_URL is not set: tokens carry it as their issuer")]
     NoPublicUrl,
@@ -68,13 +71,16 @@ pub enum SettingError {
     /// Access tokens are for nobody without it.
     #[error("BERTH_AUDIENCE is not set: access tokens carry it as their audience")]
     NoAudience,
+    /// The policies.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
 }
 
 impl App {
     /// Puts the parts together.
     ///
     /// # Errors
-    /// Names the setting that is missing or wrong.
+    /// Names the setting that is missing or wrong, or what is wrong with the policies.
     pub fn new(
         settings: &Settings,
         database: Database,
@@ -82,14 +88,14 @@ impl App {
         passwords: Arc<Passwords>,
         clock: &Clock,
         metrics: &Metrics,
-    ) -> Result<Self, SettingError> {
-        let public_url = settings.public_url.as_deref().ok_or(SettingError::NoPublicUrl)?;
+    ) -> Result<Self, BuildError> {
+        let public_url = settings.public_url.as_deref().ok_or(BuildError::NoPublicUrl)?;
         if !public_url.starts_with("https://") {
-            return Err(SettingError::NotHttps);
+            return Err(BuildError::NotHttps);
         }
         let issuer: Arc<str> = format!("{public_url}{PREFIX}").into();
-        let audience: Arc<str> = settings.audience.as_deref().ok_or(SettingError::NoAudience)?.into();
-        let master = Arc::new(master);
+        let audience: Arc<str> = settings.audience.as_deref().ok_or(BuildError::NoAudience)?.into();
+        let (master, policy) = (Arc::new(master), Policy::compile()?);
         let keyring = Arc::new(Keyring::new(master.clone(), clock.clone()));
         let own = Issuer {
             issuer: issuer.to_string(),
@@ -102,7 +108,8 @@ impl App {
         let signer = Signer { issuer: issuer.clone(), audience, keyring: keyring.clone(), clock: clock.clone() };
         Ok(Self {
             logins: Logins { database: database.clone(), passwords, clock: clock.clone() },
-            grants: Grants { database: database.clone(), signer, clock: clock.clone() },
+            grants: Grants { database: database.clone(), policy: policy.clone(), signer, clock: clock.clone() },
+            policy,
             verifier: Arc::new(Verifier::new([(own, keys)], clock.clone())),
             counters: Counters::register(metrics),
             database,
@@ -149,7 +156,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
     operations().into_openapi()
 }
 
-/// The service's routes. They are open to everybody: who may do what is the protocol's business.
+/// The service's routes. Callers come with what the protocols have them show, not with a token of the mesh.
 pub fn router(app: App) -> axum::Router {
     operations().with_state(app).split_for_parts().0
 }

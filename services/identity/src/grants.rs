@@ -15,6 +15,7 @@ use crate::domain::{
     ACCESS_TOKEN_LIFETIME, CODE_LIFETIME, GRANT_LIFETIME, Grant, OFFLINE_ACCESS, OPENID, REFRESH_TOKEN_LIFETIME,
     Session, User, after,
 };
+use crate::policy::{Beneficiary, Policy};
 use crate::secrets::{self, CryptoError, Token, TokenHash};
 use crate::store::{self, Code};
 use crate::tokens::{SignError, Signer};
@@ -53,10 +54,12 @@ pub struct TokenSet {
 }
 
 /// Takes the steps.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Grants {
     /// The service's own.
     pub database: Database,
+    /// Says who may have what.
+    pub policy: Policy,
     /// Signs what is given.
     pub signer: Signer,
     /// Says what has expired.
@@ -93,8 +96,11 @@ impl Grants {
         let code = Token::generate()?;
         let now = self.clock.now();
         // Without a refresh token the family ends with its only access token.
-        let lifetime =
-            if wants_refresh(client, &request.scopes) { GRANT_LIFETIME } else { CODE_LIFETIME + ACCESS_TOKEN_LIFETIME };
+        let lifetime = if self.wants_refresh(client, &request.scopes) {
+            GRANT_LIFETIME
+        } else {
+            CODE_LIFETIME + ACCESS_TOKEN_LIFETIME
+        };
         let grant = Grant {
             id: Uuid::now_v7(),
             client_id: client.id.clone(),
@@ -170,7 +176,7 @@ impl Grants {
         if now >= code.expires_at || !grant.is_alive(now) {
             return Ok(Outcome::Refused(UNKNOWN));
         }
-        if grant.client_id != client.id {
+        if self.policy.redeem(client, &grant).is_err() {
             tracing::warn!(client = client.id, owner = grant.client_id, "a code was shown by another client");
             return Ok(Outcome::Refused(UNKNOWN));
         }
@@ -194,7 +200,7 @@ impl Grants {
         let Some((token, grant)) = store::lock_refresh_token(tx, hash).await? else {
             return Ok(Outcome::Refused(UNKNOWN));
         };
-        if token.used_at.is_some() || grant.client_id != client.id {
+        if token.used_at.is_some() || self.policy.redeem(client, &grant).is_err() {
             tracing::warn!(
                 client = client.id, owner = grant.client_id, grant = %grant.id,
                 "a refresh token was shown a second time, or by another client: its family is revoked"
@@ -205,8 +211,10 @@ impl Grants {
         if now >= token.expires_at || !grant.is_alive(now) {
             return Ok(Outcome::Refused(UNKNOWN));
         }
-        // Before anything is spent: a client that asks for too much may ask again.
-        if asked.is_some_and(|asked| !asked.is_subset(&grant.scopes)) {
+        // Before anything is spent: a client that asks for too much may ask again. So may one that was registered for more
+        // when the user signed in than it is now.
+        let scopes = asked.unwrap_or(&grant.scopes);
+        if !scopes.is_subset(&grant.scopes) || self.policy.ask_for(client, Beneficiary::User, scopes).is_err() {
             return Err(GrantError::InvalidScope);
         }
         store::use_refresh_token(tx, hash, now).await?;
@@ -225,13 +233,17 @@ impl Grants {
             return Ok(Outcome::Refused(UNKNOWN));
         };
         let mut refresh_token = None;
-        if wants_refresh(client, &grant.scopes) {
+        if self.wants_refresh(client, &grant.scopes) {
             let token = Token::generate()?;
             let expires_at = after(now, REFRESH_TOKEN_LIFETIME).min(grant.expires_at);
             store::insert_refresh_token(tx, &token.hash(), grant.id, expires_at).await?;
             refresh_token = Some(token);
         }
         Ok(Outcome::Taken(Redeemed { grant, user, nonce, refresh_token }))
+    }
+
+    fn wants_refresh(&self, client: &Client, scopes: &BTreeSet<String>) -> bool {
+        scopes.contains(OFFLINE_ACCESS) && self.policy.use_grant_type(client, GrantType::RefreshToken).is_ok()
     }
 
     fn token_set(&self, redeemed: Redeemed, scopes: BTreeSet<String>) -> Result<TokenSet, GrantError> {
@@ -250,8 +262,7 @@ impl Grants {
     /// When it may not ask for what it asks for.
     pub fn for_client(&self, client: &Client, scope: Option<&str>) -> Result<TokenSet, GrantError> {
         let scopes = authorization::scopes(scope, client)
-            // Nobody has signed in: there is no one to tell of, and the secret is there to come back with.
-            .filter(|scopes| !scopes.contains(OPENID) && !scopes.contains(OFFLINE_ACCESS))
+            .filter(|scopes| self.policy.ask_for(client, Beneficiary::Client, scopes).is_ok())
             .ok_or(GrantError::InvalidScope)?;
         let access_token = self.signer.client_access_token(client, &scopes)?;
         Ok(TokenSet { access_token, refresh_token: None, id_token: None, scopes })
@@ -268,7 +279,7 @@ impl Grants {
 
     async fn revoke_family(&self, tx: &Transaction<'_>, client: &Client, hash: &TokenHash) -> Result<bool, GrantError> {
         let found = store::lock_refresh_token(tx, hash).await?;
-        let Some((_, grant)) = found.filter(|(_, grant)| grant.client_id == client.id) else {
+        let Some((_, grant)) = found.filter(|(_, grant)| self.policy.revoke(client, grant).is_ok()) else {
             return Ok(false);
         };
         store::revoke_grant(tx, grant.id, self.clock.now()).await?;
@@ -282,7 +293,7 @@ impl Grants {
     pub async fn revoke(&self, client: &Client, grant: Uuid) -> Result<(), GrantError> {
         let db = self.database.get().await?;
         let found = store::find_grant(&*db, grant).await?;
-        if found.is_some_and(|grant| grant.client_id == client.id) {
+        if found.is_some_and(|grant| self.policy.revoke(client, &grant).is_ok()) {
             store::revoke_grant(&*db, grant, self.clock.now()).await?;
         }
         Ok(())
@@ -305,10 +316,6 @@ impl Grants {
 async fn keep(tx: &Transaction<'_>, grant: &Grant, hash: &TokenHash, code: &Code) -> Result<(), database::Error> {
     store::insert_grant(tx, grant).await?;
     store::insert_code(tx, hash, grant.id, code).await
-}
-
-fn wants_refresh(client: &Client, scopes: &BTreeSet<String>) -> bool {
-    scopes.contains(OFFLINE_ACCESS) && client.grants.contains(&GrantType::RefreshToken)
 }
 
 fn taken<T>(outcome: Outcome<T>) -> Result<T, GrantError> {

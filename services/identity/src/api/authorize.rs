@@ -21,6 +21,7 @@ use crate::domain::client::Client;
 use crate::domain::parameters::{MAX_VALUE, Parameters, Unreadable};
 use crate::domain::{Session, User};
 use crate::logins::{LoginError, Source};
+use crate::policy::Purpose;
 use crate::secrets::{CryptoError, Token};
 use crate::store;
 
@@ -149,10 +150,10 @@ impl App {
         let db = self.database.get().await.map_err(database_problem)?;
         let client = store::find_client(&*db, client_id).await.map_err(database_problem)?;
         let client = client.ok_or_else(|| wrong_parameter("client_id", "is not known here"))?;
-        if !client.may_be_answered_at(redirect_uri) {
-            return Err(wrong_parameter("redirect_uri", "is not one that was registered for this client"));
-        }
-        let request = AuthorizationRequest::read(&parameters, &client, redirect_uri);
+        self.policy
+            .be_answered_at(&client, redirect_uri)
+            .map_err(|_| wrong_parameter("redirect_uri", "is not one that was registered for this client"))?;
+        let request = AuthorizationRequest::read(&parameters, &client, redirect_uri, &self.policy);
         let (redirect_uri, state) = (redirect_uri.to_owned(), parameters.get("state").map(str::to_owned));
         Ok(Asked { encoded, client, redirect_uri, state, request })
     }
@@ -173,16 +174,15 @@ impl App {
             let hint = request.login_hint.as_deref().unwrap_or_default();
             return self.form(headers, &asked, |context| pages::sign_in(context, StatusCode::OK, hint, None));
         };
-        // Nobody knows who is behind a public client: only the user can tell (RFC 8252 §8.6).
-        match (request.prompt, asked.client.is_public()) {
-            (Prompt::None, true) => {
+        match (request.prompt, self.policy.lets_act_unasked(&user, &asked.client)) {
+            (Prompt::None, false) => {
                 let refusal = Refusal {
                     code: ErrorCode::InteractionRequired,
                     description: "a public client must let the user confirm",
                 };
                 Ok(self.refuse(&asked, refusal))
             }
-            (Prompt::AsNeeded, true) | (Prompt::Confirm, _) => {
+            (Prompt::AsNeeded, false) | (Prompt::Confirm, _) => {
                 self.form(headers, &asked, |context| pages::confirm(context, &user.name))
             }
             _ => self.answer(&asked, request, &session).await,
@@ -208,7 +208,8 @@ impl App {
             self.form(headers, &asked, |context| pages::sign_in(context, status, username, alert))
         };
         let cookie = cookie_of(headers, FORM_COOKIE).unwrap_or_default();
-        if cookie.is_empty() || !self.master.is_form_proof(field("proof"), &cookie, asked.encoded) {
+        let genuine = !cookie.is_empty() && self.master.is_form_proof(field("proof"), &cookie, asked.encoded);
+        if self.policy.take_form(Purpose::SignIn, genuine).is_err() {
             return again(StatusCode::FORBIDDEN, Some("This form was out of date. Please try again."));
         }
         if form.get("cancel").is_some() {

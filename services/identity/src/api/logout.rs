@@ -10,9 +10,10 @@ use utoipa::ToSchema;
 use super::forms::{Form, FormError};
 use super::{App, FORM_COOKIE, SESSION_COOKIE, cookie_of, login_problem, own_cookie, pages, set_cookie};
 use crate::domain::parameters::Parameters;
+use crate::policy::Purpose;
 
 /// What the form's proof is bound to besides the browser.
-const PURPOSE: &str = "logout";
+const BOUND_TO: &str = "logout";
 
 /// The page to sign out on.
 #[utoipa::path(
@@ -26,7 +27,7 @@ pub(super) async fn logout_page(State(app): State<App>, headers: HeaderMap) -> R
         Ok(cookie) => cookie,
         Err(error) => return pages::problem(&headers, &error),
     };
-    let mut response = pages::sign_out(&app.master.form_proof(&cookie, PURPOSE));
+    let mut response = pages::sign_out(&app.master.form_proof(&cookie, BOUND_TO));
     if is_new {
         set_cookie(&mut response, &own_cookie(FORM_COOKIE, cookie));
     }
@@ -65,9 +66,10 @@ impl App {
         let form = form?;
         let cookie = cookie_of(headers, FORM_COOKIE).unwrap_or_default();
         let proof = form.get("proof").unwrap_or_default();
-        if cookie.is_empty() || !self.master.is_form_proof(proof, &cookie, PURPOSE) {
-            return Err(problem::FORBIDDEN.detail("This form was out of date. Go back, reload the page and try again."));
-        }
+        let genuine = !cookie.is_empty() && self.master.is_form_proof(proof, &cookie, BOUND_TO);
+        self.policy.take_form(Purpose::SignOut, genuine).map_err(|_| {
+            problem::FORBIDDEN.detail("This form was out of date. Go back, reload the page and try again.")
+        })?;
         if let Some(session) = cookie_of(headers, SESSION_COOKIE) {
             self.logins.close_session(&session).await.map_err(login_problem)?;
         }

@@ -90,9 +90,7 @@ pub(super) async fn token(
     let required =
         |name: &str| parameters.get(name).ok_or_else(|| OAuthError::invalid_request(&format!("{name} is missing")));
     let grant: GrantType = required("grant_type")?.parse().map_err(|()| OAuthError::unsupported_grant_type())?;
-    if !client.grants.contains(&grant) {
-        return Err(OAuthError::unauthorized_client());
-    }
+    app.policy.use_grant_type(&client, grant).map_err(|_| OAuthError::unauthorized_client())?;
     let scope = parameters.get("scope");
     let tokens = match grant {
         GrantType::AuthorizationCode => {

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{App, NO_STORE, grant_problem};
-use crate::domain::{OPENID, PROFILE};
+use crate::domain::PROFILE;
 use crate::tokens::GRANT_CLAIM;
 
 /// Who signed in.
@@ -41,12 +41,12 @@ pub(super) struct UserInfo {
 pub(super) async fn userinfo(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
     let token = bearer(&headers)?;
     let principal = app.verifier.verify(token).await?;
-    if !principal.scopes.contains(OPENID) {
+    app.policy.read_userinfo(&principal).map_err(|_| {
         let challenge = HeaderValue::from_static(r#"Bearer error="insufficient_scope", scope="openid""#);
-        return Err(problem::FORBIDDEN
+        problem::FORBIDDEN
             .detail("The access token must have the scope openid.")
-            .header(header::WWW_AUTHENTICATE, challenge));
-    }
+            .header(header::WWW_AUTHENTICATE, challenge)
+    })?;
     let grant = unverified_claim(token, GRANT_CLAIM);
     let grant = grant.as_ref().and_then(Value::as_str).and_then(|grant| grant.parse().ok());
     let grant: Uuid = grant.ok_or(TokenError::InvalidClaim("grant"))?;

@@ -10,6 +10,7 @@ use super::client::{Client, GrantType};
 use super::parameters::{Parameters, words};
 use super::pkce::Challenge;
 use super::{OFFLINE_ACCESS, OPENID, Session, between};
+use crate::policy::{Beneficiary, Policy};
 
 /// A request that is in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,11 +95,16 @@ const fn refusal(code: ErrorCode, description: &'static str) -> Refusal {
 }
 
 impl AuthorizationRequest {
-    /// Reads a request of `client` whose redirect URI is known to be the client's own.
+    /// Reads a request of `client` whose redirect URI is known to be the client's own, as far as `policy` lets it ask.
     ///
     /// # Errors
     /// The first thing that is wrong with it.
-    pub fn read(parameters: &Parameters, client: &Client, redirect_uri: &str) -> Result<Self, Refusal> {
+    pub fn read(
+        parameters: &Parameters,
+        client: &Client,
+        redirect_uri: &str,
+        policy: &Policy,
+    ) -> Result<Self, Refusal> {
         use ErrorCode as E;
         if parameters.repeated().is_some() {
             return Err(refusal(E::InvalidRequest, "a parameter stands there more than once"));
@@ -117,9 +123,9 @@ impl AuthorizationRequest {
             Some(_) => return Err(refusal(E::UnsupportedResponseType, "response_type must be code")),
             None => return Err(refusal(E::InvalidRequest, "response_type is missing; it must be code")),
         }
-        if !client.grants.contains(&GrantType::AuthorizationCode) {
-            return Err(refusal(E::UnauthorizedClient, "this client may not use the authorization code grant"));
-        }
+        policy
+            .use_grant_type(client, GrantType::AuthorizationCode)
+            .map_err(|_| refusal(E::UnauthorizedClient, "this client may not use the authorization code grant"))?;
         if parameters.get("response_mode").is_some_and(|mode| mode != "query") {
             return Err(refusal(E::InvalidRequest, "response_mode must be query"));
         }
@@ -135,10 +141,13 @@ impl AuthorizationRequest {
             Some(Ok(seconds)) => Some(Duration::from_secs(seconds)),
             Some(Err(_)) => return Err(refusal(E::InvalidRequest, "max_age must be a number of seconds")),
         };
+        let scopes = scopes(parameters.get("scope"), client)
+            .filter(|scopes| policy.ask_for(client, Beneficiary::User, scopes).is_ok())
+            .ok_or(refusal(E::InvalidScope, SCOPE))?;
         Ok(Self {
             redirect_uri: redirect_uri.to_owned(),
             state: parameters.get("state").map(str::to_owned),
-            scopes: scopes(parameters.get("scope"), client).ok_or(refusal(E::InvalidScope, SCOPE))?,
+            scopes,
             challenge,
             nonce: parameters.get("nonce").map(str::to_owned),
             prompt: prompt(parameters.get("prompt"))?,
@@ -159,8 +168,8 @@ impl AuthorizationRequest {
 /// What to say about a scope that is not allowed.
 pub const SCOPE: &str = "scope must be a list of scopes this client may ask for, apart by single spaces";
 
-/// The scopes asked for, if the client may ask for all of them. Who asks for none gets what the client can, but neither a
-/// refresh token nor an ID token: those are asked for by name.
+/// The scopes asked for, if they can be read. Who asks for none asks for what the client can, but neither for a refresh token
+/// nor for an ID token: those are asked for by name.
 #[must_use]
 pub fn scopes(asked: Option<&str>, client: &Client) -> Option<BTreeSet<String>> {
     match asked {
@@ -168,7 +177,7 @@ pub fn scopes(asked: Option<&str>, client: &Client) -> Option<BTreeSet<String>> 
             let unasked = |scope: &&String| *scope != OPENID && *scope != OFFLINE_ACCESS;
             Some(client.scopes.iter().filter(unasked).cloned().collect())
         }
-        Some(asked) => words(asked).filter(|asked| asked.is_subset(&client.scopes)),
+        Some(asked) => words(asked),
     }
 }
 
@@ -190,10 +199,15 @@ fn prompt(asked: Option<&str>) -> Result<Prompt, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::super::after;
     use super::*;
+
+    /// Compiled once: that takes longer than any question.
+    static POLICY: LazyLock<Policy> = LazyLock::new(|| Policy::compile().unwrap());
 
     const GOOD: &str = "response_type=code&client_id=c&redirect_uri=https://shop.test/cb&scope=openid%20shop&state=s&nonce=n\
         &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256";
@@ -211,7 +225,8 @@ mod tests {
     }
 
     fn read(query: &str) -> Result<AuthorizationRequest, Refusal> {
-        AuthorizationRequest::read(&Parameters::parse(query.as_bytes()).unwrap(), &client(), "https://shop.test/cb")
+        let parameters = Parameters::parse(query.as_bytes()).unwrap();
+        AuthorizationRequest::read(&parameters, &client(), "https://shop.test/cb", &POLICY)
     }
 
     fn changed(from: &str, to: &str) -> String {
@@ -256,7 +271,7 @@ mod tests {
         }
         let parameters = Parameters::parse(GOOD.as_bytes()).unwrap();
         let machine = Client { grants: [GrantType::ClientCredentials].into(), ..client() };
-        let refused = AuthorizationRequest::read(&parameters, &machine, "https://shop.test/cb");
+        let refused = AuthorizationRequest::read(&parameters, &machine, "https://shop.test/cb", &POLICY);
         assert_eq!(refused.map_err(|refusal| refusal.code), Err(E::UnauthorizedClient));
     }
 

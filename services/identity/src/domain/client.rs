@@ -65,10 +65,10 @@ impl Client {
         self.secret_hash.is_none()
     }
 
-    /// Whether it may be answered at `uri`: one of its own, character for character; but the port of a loopback address is
+    /// Whether `uri` is one of its own, character for character; but the port of a loopback address is
     /// free, because a native application takes whichever it gets (RFC 8252 §7.3, RFC 9700 §2.1).
     #[must_use]
-    pub fn may_be_answered_at(&self, uri: &str) -> bool {
+    pub fn has_registered(&self, uri: &str) -> bool {
         let asked = Loopback::parse(uri);
         self.redirect_uris
             .iter()
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn a_redirect_uri_matches_character_for_character() {
         let client = client("https://shop.test/callback?a=1");
-        assert!(client.may_be_answered_at("https://shop.test/callback?a=1"));
+        assert!(client.has_registered("https://shop.test/callback?a=1"));
         for other in [
             "",
             "https://shop.test/callback",
@@ -167,7 +167,7 @@ mod tests {
             "https://shop.test/callback?a=1#x",
             "javascript:alert(1)",
         ] {
-            assert!(!client.may_be_answered_at(other), "{other}");
+            assert!(!client.has_registered(other), "{other}");
         }
     }
 
@@ -175,7 +175,7 @@ mod tests {
     fn the_port_of_a_loopback_address_is_free_and_nothing_else_is() {
         let client = client("http://127.0.0.1/callback");
         for same in ["http://127.0.0.1/callback", "http://127.0.0.1:1/callback", "http://127.0.0.1:65535/callback"] {
-            assert!(client.may_be_answered_at(same), "{same}");
+            assert!(client.has_registered(same), "{same}");
         }
         for other in [
             "http://127.0.0.1:0/callback",
@@ -196,7 +196,7 @@ mod tests {
             "https://127.0.0.1:8080/callback",
             "HTTP://127.0.0.1:8080/callback",
         ] {
-            assert!(!client.may_be_answered_at(other), "{other}");
+            assert!(!client.has_registered(other), "{other}");
         }
     }
 
@@ -231,7 +231,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_compared_without_a_panic(uri in "(http://127\\.0\\.0\\.1|http://\\[::1\\])?:?[0-9]{0,6}\\PC{0,40}") {
-            let loopback = client("http://127.0.0.1/callback").may_be_answered_at(&uri);
+            let loopback = client("http://127.0.0.1/callback").has_registered(&uri);
             let expected = uri == "http://127.0.0.1/callback"
                 || uri.strip_prefix("http://127.0.0.1:").and_then(|rest| rest.strip_suffix("/callback"))
                     .is_some_and(|port| !port.starts_with('+') && port.parse::<u16>().is_ok_and(|port| port != 0));

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 #![allow(unreachable_pub, reason = "`pub` is for the other modules of the test")]
 
+mod authorization;
 mod authorize;
 mod availability;
 mod bad_input;

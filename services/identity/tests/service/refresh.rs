@@ -132,3 +132,20 @@ async fn new_roles_come_with_the_next_token_and_a_new_password_ends_all() {
     world.declare(&document).await;
     assert!(is_invalid(&world.refresh(&refresh_token(&tokens)).await));
 }
+
+#[tokio::test]
+async fn a_client_that_may_ask_for_less_than_before_gets_no_more_than_that() {
+    let world = World::start().await;
+    let token = refresh_token(&world.tokens_of_alice("offline_access shop").await);
+    let mut document = declared();
+    document["clients"][0]["scopes"] = serde_json::json!(["openid", "offline_access", "profile"]);
+    world.declare(&document).await;
+    assert_eq!(world.refresh(&token).await.oauth_error(), (400, "invalid_scope".to_owned()));
+    let fields = [
+        ("grant_type", "refresh_token"),
+        ("client_id", "cli"),
+        ("refresh_token", token.as_str()),
+        ("scope", "offline_access"),
+    ];
+    assert_eq!(world.token(&fields).await.json()["scope"], "offline_access");
+}
