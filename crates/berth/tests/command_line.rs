@@ -218,7 +218,10 @@ fn what_is_missing_or_wrong_is_told_with_its_exit_code() {
 #[test]
 fn every_command_explains_itself() {
     let mesh = Mesh::declare();
-    let commands = ["up", "down", "status", "logs", "token", "restart", "demo", "secrets", "lock"];
+    let commands = [
+        "up", "down", "status", "logs", "token", "restart", "demo", "secrets", "init", "check", "plan", "graph",
+        "lock", "compose",
+    ];
     let all = mesh.expect(0, &["--help"]);
     for command in commands {
         assert!(all.contains(command), "{command}");
