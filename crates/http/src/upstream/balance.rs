@@ -13,9 +13,9 @@ const MEMORY: Duration = Duration::from_secs(5);
 /// Added to every latency, so that what is in flight counts among addresses that are all too fast to measure.
 const FLOOR_NANOS: f64 = 1_000.0;
 
-/// A latency that rises at once and falls slowly: a weighted moving average that takes each peak as it is, as in Finagle's
-/// "peak EWMA". Unlike there, what is left of it falls in a straight line and not exponentially. Under traffic that is the
-/// same. Without traffic an exponential would keep an address waiting the longer the slower it was, because it is tried
+/// A latency that rises at once and falls slowly: each peak counts as it is and fades, as in Finagle's "peak EWMA".
+/// Unlike there, it fades in a straight line and not exponentially, and what is left of it does not add to what comes after.
+/// An exponential would keep an address waiting the longer the slower it was, because it is tried
 /// again only when it has become as cheap as the others: a minute, for a second against a millisecond. Here whatever was
 /// slow once is tried again after [`MEMORY`] at the latest, and what it answers then counts in full.
 ///
@@ -38,12 +38,7 @@ impl PeakEwma {
         let now = self.start.elapsed();
         let latency = nanos(latency);
         let average = f64::from_bits(self.average.load(Relaxed));
-        let next = if latency >= average {
-            latency
-        } else {
-            let kept = self.kept(now);
-            average.mul_add(kept, latency * (1.0 - kept))
-        };
+        let next = latency.max(average * self.kept(now));
         self.average.store(next.to_bits(), Relaxed);
         self.observed.store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
