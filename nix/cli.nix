@@ -7,6 +7,8 @@
   postgresql,
   nats-server,
   curl,
+  # What else it starts: runtimes, and programs of a mesh that are not of this workspace.
+  programs ? [ ],
 }:
 runCommand "berth-${berthWorkspace.version}"
   {
@@ -20,10 +22,13 @@ runCommand "berth-${berthWorkspace.version}"
   }
   ''
     makeWrapper ${berthWorkspace}/bin/berth $out/bin/berth --suffix PATH : ${
-      lib.makeBinPath [
-        postgresql
-        nats-server
-        curl
-      ]
+      lib.makeBinPath (
+        [
+          postgresql
+          nats-server
+          curl
+        ]
+        ++ programs
+      )
     }
   ''

@@ -15,8 +15,16 @@ let
       inherit system;
       overlays = [ self.overlays.default ];
     };
+  here = pkgs: pkgs.stdenv.hostPlatform.system;
 
-  mesh = import ./mesh.nix { inherit self nixpkgs systems; };
+  mesh = import ./mesh.nix {
+    inherit
+      self
+      nixpkgs
+      systems
+      packagesFor
+      ;
+  };
 
   # The shop of this repository, through the same door as anybody's mesh.
   shop = mesh { plan = ../mesh.lock.json; };
@@ -26,21 +34,28 @@ in
 
   overlays.default = import ./overlay.nix;
 
-  nixosModules = {
-    default = ../nixos-modules;
-  };
+  nixosModules = import ./modules.nix { inherit lib; };
 
-  inherit (shop) nixosConfigurations;
+  templates = import ./templates.nix;
+
+  inherit (shop) nixosConfigurations apps;
 
   packages = forEachSystem (
     pkgs:
     pkgs.berthPrograms
-    // shop.packages.${pkgs.stdenv.hostPlatform.system}
+    // shop.packages.${here pkgs}
     // {
-      default = pkgs.berth;
       option-docs = import ../nixos-modules/docs.nix { inherit pkgs; };
     }
   );
 
-  checks = forEachSystem (pkgs: import ../tests/nixos { inherit pkgs self; });
+  devShells = forEachSystem (pkgs: {
+    default = pkgs.callPackage ./shell.nix { };
+  });
+
+  formatter = forEachSystem (pkgs: pkgs.nixfmt-tree);
+
+  checks = forEachSystem (
+    pkgs: import ./checks.nix { inherit self pkgs; } // import ../tests/nixos { inherit pkgs self; }
+  );
 }

@@ -5,6 +5,8 @@
   self,
   nixpkgs,
   systems,
+  # From a system to nixpkgs with this flake's overlay.
+  packagesFor,
 }:
 {
   # The resolved plan, as `berth lock` writes it.
@@ -27,12 +29,8 @@ let
 
   resolved = lib.importJSON plan;
 
-  pkgsFor =
-    system:
-    import nixpkgs {
-      inherit system;
-      overlays = [ self.overlays.default ];
-    };
+  packagesWith = pkgs: pkgs.berthPrograms // packages pkgs;
+  artifactsWith = pkgs: if lib.isFunction artifacts then artifacts pkgs else artifacts;
 
   network = import ./network.nix { inherit lib resolved addresses; };
 
@@ -48,8 +46,8 @@ let
             inherit plan;
             node = node.name;
             inherit (network) addresses;
-            packages = pkgs.berthPrograms // packages pkgs;
-            artifacts = if lib.isFunction artifacts then artifacts pkgs else artifacts;
+            packages = packagesWith pkgs;
+            artifacts = artifactsWith pkgs;
           };
         }
       )
@@ -80,21 +78,56 @@ let
       ];
     };
 
-  configurations =
-    system: lib.listToAttrs (map (node: lib.nameValuePair node.name (configuration system node)) resolved.nodes);
+  # Evaluated once for each system, whatever is made of them.
+  machines = lib.genAttrs (lib.unique ([ system ] ++ systems)) (
+    system:
+    lib.listToAttrs (map (node: lib.nameValuePair node.name (configuration system node)) resolved.nodes)
+  );
 
   prefixed = prefix: lib.mapAttrs' (name: lib.nameValuePair "${prefix}-${name}");
+
+  # The CLI with everything this mesh starts on a developer's machine.
+  cli =
+    pkgs:
+    pkgs.berth.override {
+      programs =
+        lib.concatMap (service: (import ./runtimes.nix pkgs).${service.runtime}) resolved.services
+        ++ map (service: (packagesWith pkgs).${service.executable.package}) packaged;
+    };
+
+  packaged = lib.filter (service: service.executable ? package) resolved.services;
 
   packagesOf =
     system:
     let
-      pkgs = pkgsFor system;
-      machines = configurations system;
-      runners = lib.mapAttrs (_: pkgs.callPackage ../vm/runner.nix { }) machines;
+      pkgs = packagesFor system;
+      runners = lib.mapAttrs (_: pkgs.callPackage ../vm/runner.nix { }) machines.${system};
+      packages' = packagesWith pkgs;
+      images = pkgs.callPackage ../docker/images.nix { runtimes = import ./runtimes.nix pkgs; } {
+        plan = resolved;
+        packages = packages';
+        artifacts = artifactsWith pkgs;
+      };
+      sbom =
+        service:
+        let
+          program = service.executable.package;
+          package = packages'.${program};
+        in
+        pkgs.callPackage ./sbom.nix { } {
+          inherit (service) name;
+          inherit package;
+          crate = if package == pkgs.berthPrograms.${program} or null then program else null;
+        };
     in
-    prefixed "image" (lib.mapAttrs (_: machine: machine.config.system.build.images.disk) machines)
+    prefixed "image" (
+      lib.mapAttrs (_: machine: machine.config.system.build.images.disk) machines.${system}
+    )
     // prefixed "vm" runners
+    // prefixed "oci" images
+    // lib.listToAttrs (map (service: lib.nameValuePair "sbom-${service.name}" (sbom service)) packaged)
     // {
+      default = cli pkgs;
       mesh-vms = pkgs.callPackage ../vm/mesh-runner.nix { } {
         inherit runners;
         inherit (network) gateway;
@@ -102,11 +135,32 @@ let
         publicHost = resolved.gateway.public_host;
         publicPort = resolved.gateway.public_port;
       };
-      sizes = pkgs.callPackage ../vm/sizes.nix { } machines;
+      sizes = pkgs.callPackage ../vm/sizes.nix { } machines.${system};
     };
+
+  # What is run rather than built.
+  appsOf =
+    system:
+    let
+      app = package: {
+        type = "app";
+        program = lib.getExe package;
+        meta = { inherit (package.meta) description; };
+      };
+    in
+    {
+      default = app built.${system}.default;
+    }
+    // lib.mapAttrs (_: app) (
+      lib.filterAttrs (
+        name: _: name == "mesh-vms" || name == "sizes" || lib.hasPrefix "vm-" name
+      ) built.${system}
+    );
+
+  built = lib.genAttrs systems packagesOf;
 in
 {
-  nixosConfigurations = configurations system;
-
-  packages = lib.genAttrs systems packagesOf;
+  packages = built;
+  nixosConfigurations = machines.${system};
+  apps = lib.genAttrs systems appsOf;
 }

@@ -19,14 +19,17 @@ let
         inherit (place index) third fourth;
       in
       lib.nameValuePair node.name {
-        address = if addresses == null then "10.93.${toString third}.${toString fourth}" else addresses.${node.name};
+        address =
+          if addresses == null then "10.93.${toString third}.${toString fourth}" else addresses.${node.name};
         mac = "52:54:00:93:${hex third}:${hex fourth}";
       }
     ) resolved.nodes
   );
 
   isGateway = node: lib.any (instance: lib.elem instance.name node.instances) gateway.instances;
-  gateway = lib.findFirst (service: service.name == resolved.gateway.service) (throw "the plan has no gateway") resolved.services;
+  gateway = lib.findFirst (
+    service: service.name == resolved.gateway.service
+  ) (throw "the plan has no gateway") resolved.services;
 in
 {
   # Where each node is: the option `berth.addresses`.

@@ -19,6 +19,8 @@ rustPlatform.buildRustPackage {
       (root + "/Cargo.lock")
       (root + "/crates")
       (root + "/services")
+      # The CLI writes these beside a declaration.
+      (root + "/docker/runtimes")
       (lib.fileset.fileFilter (file: file.hasExt "rs" || file.name == "Cargo.toml") (root + "/tests"))
     ];
   };

@@ -145,7 +145,9 @@ in
       groups.${user} = { };
     };
 
-    systemd.services = lib.mapAttrs' (name: node: lib.nameValuePair "berth-machine-${name}" (unit name node)) cfg.machines;
+    systemd.services = lib.mapAttrs' (
+      name: node: lib.nameValuePair "berth-machine-${name}" (unit name node)
+    ) cfg.machines;
 
     # Open to the host's own processes alone, and only the machines' ports are forwarded: see `publish`.
     networking.useNetworkd = true;
@@ -173,7 +175,8 @@ in
           networkConfig.LinkLocalAddressing = false;
         };
         "30-${cfg.bridge}-ports" = {
-          matchConfig.Name = lib.mapAttrsToList (name: _: tap name) cfg.machines ++ lib.optional (cfg.uplink != null) cfg.uplink;
+          matchConfig.Name =
+            lib.mapAttrsToList (name: _: tap name) cfg.machines ++ lib.optional (cfg.uplink != null) cfg.uplink;
           networkConfig.Bridge = cfg.bridge;
           linkConfig.RequiredForOnline = false;
         };

@@ -27,7 +27,9 @@ in
     name = config.networking.hostName;
     seed = "b1a7e0c4-5d0e-4f8a-9d3c-6b1f2f9b8e21";
     # Without a seed of its own mke2fs draws one, and no two images are alike.
-    mkfsOptions.ext4 = [ "-E hash_seed=5e0f1c52-8a1b-4c6e-9b57-3a1d0f4c7d10,nodiscard,lazy_itable_init=1" ];
+    mkfsOptions.ext4 = [
+      "-E hash_seed=5e0f1c52-8a1b-4c6e-9b57-3a1d0f4c7d10,nodiscard,lazy_itable_init=1"
+    ];
     partitions = {
       "10-esp" = {
         contents."/".source = bootPartition;

@@ -3,6 +3,16 @@
 { config, lib, ... }:
 let
   cfg = config.berth.machine;
+  inherit (config.berth) services databases events;
+
+  # What all that may run here may use at once.
+  needs =
+    lib.foldl' (sum: service: sum + lib.length (lib.attrNames service.instances) * service.memory) 0 (
+      lib.attrValues services
+    )
+    + lib.foldl' (sum: database: sum + database.memory) 0 (lib.attrValues databases)
+    + (if events.enable then events.memory else 0);
+
   mebibytes = bytes: bytes / (1024 * 1024);
 in
 {
@@ -32,8 +42,10 @@ in
   config = {
     assertions = [
       {
-        assertion = cfg.reserved < cfg.memory;
-        message = "berth.machine.reserved is ${toString cfg.reserved} bytes, and berth.machine.memory only ${toString cfg.memory}: give the machine more memory.";
+        assertion = needs + cfg.reserved <= cfg.memory;
+        message =
+          "What runs on ${config.networking.hostName} may use ${toString (mebibytes needs)} MiB, the system needs ${toString (mebibytes cfg.reserved)} MiB, and berth.machine.memory is only ${toString (mebibytes cfg.memory)} MiB: "
+          + "take a larger size, or lower `memory` or `replicas.max` of its services in mesh.toml.";
       }
     ];
 
