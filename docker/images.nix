@@ -9,9 +9,9 @@
   runCommand,
   callPackage,
   cacert,
-  coreutils,
   postgresql,
   nats-server,
+  runtimeShell,
   berthPrograms,
   runtimes,
 }:
@@ -181,13 +181,17 @@ let
     {
       description,
       servers,
+      links ? { },
       config ? { },
     }:
     image {
       inherit name description;
       inherit (berthPrograms.berth) version;
       licenses = "Apache-2.0";
-      links.${program} = lib.getExe' berthPrograms.berth "berth";
+      links = {
+        ${program} = lib.getExe berthPrograms.berth;
+      }
+      // links;
       path = servers;
       config = {
         Entrypoint = [ program ];
@@ -203,12 +207,9 @@ lib.listToAttrs (map (service: lib.nameValuePair service.name (ofService service
   };
   database = {
     description = "PostgreSQL for a database of the mesh ${plan.name}";
-    servers = [
-      postgresql
-      # PostgreSQL's initdb calls itself through a shell.
-      dockerTools.binSh
-      coreutils
-    ];
+    servers = [ postgresql ];
+    # PostgreSQL's initdb starts its own programs through a shell.
+    links."/bin/sh" = runtimeShell;
     config.StopSignal = "SIGINT";
   };
   events = {

@@ -10,16 +10,21 @@
 }:
 let
   inherit (artifact) files;
-  source = builtins.path {
-    name = "${name}-files";
-    path = if files == "." then root else root + "/${files}";
-    filter =
-      path: _:
-      !lib.elem (baseNameOf path) [
-        ".berth"
-        ".git"
-      ];
-  };
+  # A folder of the flake comes without what running it left there; what was built is taken as it is.
+  source =
+    if lib.isDerivation root then
+      "${root}/${files}"
+    else
+      builtins.path {
+        name = "${name}-files";
+        path = root + "/${files}";
+        filter =
+          path: _:
+          !lib.elem (baseNameOf path) [
+            ".berth"
+            ".git"
+          ];
+      };
 in
 if files == "." then
   source

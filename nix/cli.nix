@@ -1,34 +1,44 @@
-# The CLI with all that `berth up` starts: the services beside it, PostgreSQL and NATS on its PATH, curl for the tour it prints.
+# The CLI with all that `berth up` starts on a developer's machine: the programs of the plan beside it, where it looks for them; runtimes,
+# PostgreSQL and NATS on its PATH; curl for the tour it prints.
 {
   lib,
   runCommand,
   makeWrapper,
-  berthWorkspace,
+  berthPrograms,
   postgresql,
   nats-server,
   curl,
-  # What else it starts: runtimes, and programs of a mesh that are not of this workspace.
-  programs ? [ ],
+  # The programs the plan names, as packages by their names.
+  programs ? removeAttrs berthPrograms [
+    "berth"
+    "recurseForDerivations"
+  ],
+  # What its runtimes need.
+  runtimes ? [ ],
 }:
-runCommand "berth-${berthWorkspace.version}"
+runCommand "berth-${berthPrograms.berth.version}"
   {
     pname = "berth";
-    inherit (berthWorkspace) version;
+    inherit (berthPrograms.berth) version;
     nativeBuildInputs = [ makeWrapper ];
-    meta = berthWorkspace.meta // {
+    meta = berthPrograms.berth.meta // {
       description = "Runs a declared mesh of services";
       mainProgram = "berth";
     };
   }
   ''
-    makeWrapper ${berthWorkspace}/bin/berth $out/bin/berth --suffix PATH : ${
+    install -Dm555 ${lib.getExe berthPrograms.berth} $out/libexec/berth
+    ${lib.concatStrings (
+      lib.mapAttrsToList (name: package: "ln -s ${lib.getExe' package name} $out/libexec/\n") programs
+    )}
+    makeWrapper $out/libexec/berth $out/bin/berth --suffix PATH : ${
       lib.makeBinPath (
         [
           postgresql
           nats-server
           curl
         ]
-        ++ programs
+        ++ runtimes
       )
     }
   ''

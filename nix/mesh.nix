@@ -90,9 +90,12 @@ let
   cli =
     pkgs:
     pkgs.berth.override {
-      programs =
-        lib.concatMap (service: (import ./runtimes.nix pkgs).${service.runtime}) resolved.services
-        ++ map (service: (packagesWith pkgs).${service.executable.package}) packaged;
+      programs = lib.genAttrs (map (service: service.executable.package) packaged) (
+        name: (packagesWith pkgs).${name}
+      );
+      runtimes = lib.concatMap (
+        service: (import ./runtimes.nix pkgs).${service.runtime}
+      ) resolved.services;
     };
 
   packaged = lib.filter (service: service.executable ? package) resolved.services;

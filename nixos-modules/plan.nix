@@ -23,27 +23,7 @@ let
   };
 
   # What goes along with an executable, under the path it has beside mesh.toml.
-  tree =
-    name: artifact:
-    let
-      source = builtins.path {
-        name = "${name}-artifact";
-        path = if artifact.files == "." then cfg.artifacts else cfg.artifacts + "/${artifact.files}";
-        filter =
-          path: _:
-          !lib.elem (baseNameOf path) [
-            ".berth"
-            ".git"
-          ];
-      };
-    in
-    if artifact.files == "." then
-      source
-    else
-      pkgs.runCommand "${name}-artifact" { } ''
-        mkdir -p "$(dirname $out/${lib.escapeShellArg artifact.files})"
-        cp -r ${source} $out/${lib.escapeShellArg artifact.files}
-      '';
+  artifactIn = pkgs.callPackage ../nix/artifact.nix { };
 
   executable =
     service:
@@ -55,7 +35,11 @@ let
       }
     else
       let
-        root = tree service.name service.executable.artifact;
+        root = artifactIn {
+          inherit (service) name;
+          inherit (service.executable) artifact;
+          root = cfg.artifacts;
+        };
       in
       {
         artifact = "${root}/${service.executable.artifact.path}";
