@@ -9,10 +9,7 @@
   nats-server,
   curl,
   # The programs the plan names, as packages by their names.
-  programs ? removeAttrs berthPrograms [
-    "berth"
-    "recurseForDerivations"
-  ],
+  programs ? removeAttrs berthPrograms [ "berth" ],
   # What its runtimes need.
   runtimes ? [ ],
 }:

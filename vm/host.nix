@@ -33,7 +33,7 @@ let
       description = "Machine ${name}";
       wantedBy = [ "multi-user.target" ];
       after = [ "systemd-networkd.service" ];
-      requires = [ "systemd-networkd.service" ];
+      wants = [ "systemd-networkd.service" ];
       startLimitIntervalSec = 0;
       serviceConfig = {
         ExecStart = lib.concatStringsSep " " (
@@ -42,7 +42,7 @@ let
             "--state %S/berth-machines/${name}"
             "--credentials %d"
             "--tap ${tap name}"
-            "--log /dev/stdout"
+            "--log -"
           ]
           ++ map (port: "--forward ${port}") (cfg.publish.${name} or [ ])
         );

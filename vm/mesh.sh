@@ -52,21 +52,21 @@ finish() {
     echo 'switching off'
     for name in "${!runs[@]}"; do kill -TERM "${runs[$name]}" 2>/dev/null || true; done
     for name in "${!runs[@]}"; do wait "${runs[$name]}" 2>/dev/null || true; done
-    kill "$switch" 2>/dev/null || true
+    kill "$switch"
     rm -rf "$work"
 }
 
 # The network: a switch in memory that only this user reaches.
-vde_switch --sock "$work/switch" --dirmode 0700 --mode 0600 </dev/null >/dev/null 2>&1 &
-switch=$!
+vde_switch --daemon --pidfile "$work/switch.pid" --sock "$work/switch" --dirmode 0700 --mode 0600 --numports $((${#machines[@]} + 1))
+# It writes that as soon as it has left the foreground.
+for _ in {1..50}; do
+    if [ -s "$work/switch.pid" ]; then break; fi
+    sleep 0.1
+done
+switch=$(cat "$work/switch.pid")
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-until [ -S "$work/switch/ctl" ]; do
-    kill -0 "$switch" || { echo 'mesh-vms: the switch did not start' >&2; exit 1; }
-    sleep 0.1
-done
-
 declare -A began=() ready=()
 index=0
 for name in "${machines[@]}"; do

@@ -14,7 +14,7 @@ Starts the machine $NAME: $CPUS cores, $MEMORY MiB of memory, a disk of $DISK by
   --tap NAME          the tap device that is its interface on the mesh's network [default: none]
   --forward [ADDRESS:]PORT:PORT
                       a port here, and the machine's port it leads to; may be repeated [default: none; of 127.0.0.1]
-  --log FILE          write the serial console there, instead of being one
+  --log FILE          write the serial console there, instead of being one; - is standard output
 TEXT
 }
 
@@ -38,7 +38,7 @@ while [ $# -gt 0 ]; do
         --switch) mesh_network=(-netdev "vde,id=mesh,sock=$2"); shift 2 ;;
         --tap) mesh_network=(-netdev "tap,id=mesh,ifname=$2,script=no,downscript=no"); shift 2 ;;
         --forward) forward "$2"; shift 2 ;;
-        --log) console=(-display none -monitor none -serial "file:$2"); shift 2 ;;
+        --log) if [ "$2" = - ]; then console=(-display none -monitor none -serial stdio); else console=(-display none -monitor none -serial "file:$2"); fi; shift 2 ;;
         --help) usage; exit ;;
         --) shift; break ;;
         *) usage >&2; exit 2 ;;
