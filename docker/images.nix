@@ -80,6 +80,8 @@ let
         })
       ];
       fakeRootCommands = ''
+        # It comes from the store.
+        chmod u+w var
         mkdir -p .${state} tmp
         chown ${account} .${state}
         chmod 0700 .${state}

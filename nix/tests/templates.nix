@@ -32,6 +32,8 @@ let
     php = {
       command = [
         "php"
+        "-d"
+        "pcre.jit=0"
         "-S"
         "\${HOST}:\${PORT}"
         "/hello.php"
