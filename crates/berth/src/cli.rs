@@ -72,8 +72,11 @@ pub enum Command {
         #[arg(long, value_name = "NAME")]
         user: String,
         /// Of the mesh that runs in containers (docker-compose up)
-        #[arg(long)]
+        #[arg(long, conflicts_with = "nodes")]
         compose: bool,
+        /// Of the mesh that runs on its nodes, each a machine
+        #[arg(long)]
+        nodes: bool,
     },
     /// Restart a service, one instance after the other
     #[command(
@@ -147,7 +150,7 @@ pub enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// What runs inside containers
+    /// What runs inside containers and machines
     #[command(subcommand, hide = true)]
     Contained(Contained),
     /// Become a supervised program
@@ -207,7 +210,7 @@ pub struct Logs {
     pub lines: usize,
 }
 
-/// What runs inside containers; docker-compose.yaml calls it.
+/// What runs inside containers and machines; docker-compose.yaml and the units of nixos-modules call it.
 #[derive(Debug, Subcommand)]
 pub enum Contained {
     /// Make what is missing of the mesh's secrets, each in the volume of who may read it, and write the plan
@@ -255,5 +258,26 @@ pub enum Secrets {
     /// Nothing that is there is changed, and nothing secret is printed. Each service has a folder of its own in
     /// .berth/credentials that only you may enter.
     #[command(after_help = "Example:\n  berth secrets init")]
-    Init,
+    Init {
+        /// Make the demo users as well: never in a mesh that others reach
+        #[arg(long)]
+        demo_users: bool,
+    },
+    /// Hand a machine its credentials
+    ///
+    /// Those of what runs on one node of the plan, and no others. Without --to they are written to standard output as a tar archive, which
+    /// `berth-credentials` on the machine takes and seals with its own key.
+    #[command(
+        after_help = "Examples:\n  berth secrets export items-1 | ssh root@items-1 berth-credentials\n  berth secrets export items-1 --to credentials/items-1 --smbios"
+    )]
+    Export {
+        /// The node: items-1
+        node: String,
+        /// Write a file for each into this folder instead, which is made, and must be empty if it is there
+        #[arg(long, value_name = "FOLDER")]
+        to: Option<PathBuf>,
+        /// As strings for a virtual machine's SMBIOS, one a file: -smbios type=11,path=FILE
+        #[arg(long, requires = "to")]
+        smbios: bool,
+    },
 }

@@ -1,7 +1,7 @@
-//! What runs inside the containers of `docker-compose.yaml`, besides the services: the one-shot that makes the secrets, and the step
-//! from a container to the database or event bus that runs in it.
+//! What runs inside the containers of `docker-compose.yaml` and the units of `nixos-modules/`, besides the services: the one-shot that
+//! makes the secrets of containers, and the step from a container or unit to the database or event bus that runs in it.
 //!
-//! A container has its own credentials alone, in a volume of its own; the plan lies in a volume that all may read.
+//! Each has its own credentials alone; the plan lies where all may read it.
 
 use std::{
     collections::BTreeSet,
@@ -40,7 +40,7 @@ pub const PROBE: &str = "probe";
 /// What is longer is no secret but a mistake, in bytes.
 const MOST_SECRET: u64 = 1 << 20;
 
-/// Does what the compose file asks for.
+/// Does what the compose file or a unit asks for.
 ///
 /// # Errors
 /// It cannot be done.
@@ -227,6 +227,9 @@ fn place() -> Result<Place, Failure> {
 
 fn folder(variable: &str) -> Result<PathBuf, Failure> {
     env::var_os(variable).map(PathBuf::from).ok_or_else(|| {
-        Failure::mendable(format!("{variable} is not set"), "start the container by docker-compose.yaml, which sets it")
+        Failure::mendable(
+            format!("{variable} is not set"),
+            "let docker-compose.yaml or a unit of nixos-modules start it, which set it",
+        )
     })
 }

@@ -49,8 +49,7 @@ pub fn postgres(database: &Database, place: Place, programs: PostgresPrograms, a
         port: database.port.get(),
         account,
         max_connections: CONNECTIONS,
-        // The quarter that PostgreSQL's manual recommends.
-        shared_buffers: database.memory_bytes.get() / 4,
+        memory: database.memory_bytes.get(),
         durable: true,
     }
 }

@@ -7,7 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use berth::{project::Project, secrets};
+use berth::{
+    project::Project,
+    secrets::{
+        self,
+        export::{Form, NodeCredentials},
+    },
+};
 use mesh::{Placement, Plan};
 use runtime::credentials::Credentials;
 use serde_json::Value;
@@ -187,4 +193,64 @@ fn a_secret_that_only_its_operator_has_is_asked_for_and_copied() {
     std::fs::write(shop.project.state().join("secrets/smtp-password"), "hush").unwrap();
     shop.init(false);
     assert_eq!(shop.read("item-management", "smtp-password"), "hush");
+}
+
+fn exported(shop: &Bench, node: &str) -> NodeCredentials {
+    NodeCredentials::collect(&shop.project, &shop.plan, node).unwrap()
+}
+
+#[test]
+fn a_machine_gets_what_runs_on_it_needs_and_nothing_else() {
+    let shop = Bench::new(SHOP);
+    shop.init(false);
+    let mut archive = Vec::new();
+    exported(&shop, "edge").write_archive(&mut archive).unwrap();
+    let mut archive = tar::Archive::new(archive.as_slice());
+    let mut names = Vec::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        assert_eq!(entry.header().mode().unwrap(), 0o600);
+        let name = entry.path().unwrap().to_str().unwrap().to_owned();
+        let mut content = String::new();
+        std::io::Read::read_to_string(&mut entry, &mut content).unwrap();
+        let (owner, file) = name.strip_prefix("berth.").unwrap().split_once('.').unwrap();
+        assert_eq!(content, shop.read(owner, file), "{name}");
+        names.push(name);
+    }
+    let owners: std::collections::BTreeSet<&str> = names.iter().filter_map(|name| name.split('.').nth(1)).collect();
+    assert_eq!(owners.into_iter().collect::<Vec<_>>(), ["gateway", "identity"]);
+    // The demo users are optional, and were not made.
+    assert!(names.contains(&"berth.gateway.public-key.pem".to_owned()));
+    assert!(!names.contains(&"berth.identity.bootstrap.json".to_owned()));
+}
+
+#[test]
+fn a_virtual_machine_gets_them_as_smbios_strings_in_closed_files() {
+    let shop = Bench::new(SHOP);
+    shop.init(false);
+    let folder = shop.project.state().join("export");
+    let credentials = exported(&shop, "data");
+    credentials.write_files(&folder, Form::Smbios).unwrap();
+    let files = everything_in(&folder);
+    assert_eq!(files.len(), credentials.len());
+    for (path, (mode, content)) in &files {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = std::str::from_utf8(content).unwrap();
+        assert!(text.starts_with(&format!("io.systemd.credential.binary:{name}=")) && !text.ends_with('\n'), "{name}");
+        assert_eq!(*mode, 0o600);
+    }
+    let error = credentials.write_files(&folder, Form::Plain).unwrap_err().to_string();
+    assert!(error.contains("is not empty"), "{error}");
+}
+
+#[test]
+fn an_export_names_an_unknown_node_and_a_missing_credential() {
+    let shop = Bench::new(SHOP);
+    let refused = |node: &str| {
+        let failure = NodeCredentials::collect(&shop.project, &shop.plan, node).unwrap_err();
+        format!("{:?}", miette::Report::new(failure))
+    };
+    assert!(refused("item").contains("edge, items-1, items-2, documents-1, documents-2, data"));
+    let missing = refused("items-1");
+    assert!(missing.contains("item-management/tls-cert.pem") && missing.contains("berth secrets init"), "{missing}");
 }

@@ -19,6 +19,7 @@ use crate::{Account, Error, Launch, PostgresPrograms, TlsFiles, account::hand_ov
 
 /// The file in the data folder that tells whether the role's password has changed.
 const PASSWORD_DIGEST: &str = "password.sha256";
+const KIB: u64 = 1024;
 
 /// What one server is to be.
 #[derive(Debug, Clone)]
@@ -38,8 +39,8 @@ pub struct Postgres {
     pub tls: Option<TlsFiles>,
     /// Connections it accepts at most.
     pub max_connections: u16,
-    /// Memory for shared buffers, in bytes.
-    pub shared_buffers: u64,
+    /// Memory it may use, in bytes: what is cached, sorted and maintained follows from it.
+    pub memory: u64,
     /// Whether a commit waits for the disk, and so outlives a power cut. Off in tests: there it outlives a kill only.
     pub durable: bool,
 }
@@ -166,21 +167,26 @@ impl Postgres {
     }
 
     fn write_configuration(&self, owner: Owner<'_>) -> Result<(), Error> {
-        let ssl = self.copy_certificates()?;
-        self.write("postgresql.conf", &self.configuration(ssl))?;
-        self.write("pg_hba.conf", &access_rule(owner, ssl))
+        let tls = self.usable_certificates()?;
+        self.write("postgresql.conf", &self.configuration(tls.as_ref()))?;
+        self.write("pg_hba.conf", &access_rule(owner, tls.is_some()))
     }
 
-    /// PostgreSQL insists on owning its key, and the credentials belong to whoever runs the mesh: so it gets a copy.
-    fn copy_certificates(&self) -> Result<bool, Error> {
-        let Some(tls) = &self.tls else {
-            return Ok(false);
+    /// PostgreSQL insists that its key belongs to it or to root. Under an account of its own it therefore gets a copy, since the credentials
+    /// belong to whoever runs the mesh; otherwise it reads them where they are, and no copy lies beside the data.
+    fn usable_certificates(&self) -> Result<Option<TlsFiles>, Error> {
+        let (Some(tls), Some(_)) = (&self.tls, self.account) else {
+            return Ok(self.tls.clone());
         };
-        for (from, name) in [(&tls.cert, "tls-cert.pem"), (&tls.key, "tls-key.pem"), (&tls.ca, "mesh-ca.pem")] {
+        let copy = |from: &Path, name: &str| {
             let content = fs::read_to_string(from).map_err(Error::io("cannot read", from))?;
-            self.write(name, &content)?;
-        }
-        Ok(true)
+            self.write(name, &content).map(|()| PathBuf::from(name))
+        };
+        Ok(Some(TlsFiles {
+            cert: copy(&tls.cert, "tls-cert.pem")?,
+            key: copy(&tls.key, "tls-key.pem")?,
+            ca: copy(&tls.ca, "mesh-ca.pem")?,
+        }))
     }
 
     fn write(&self, name: &str, content: &str) -> Result<(), Error> {
@@ -193,14 +199,19 @@ impl Postgres {
         fs::rename(&next, &path).map_err(Error::io("cannot rename", &next))
     }
 
-    fn configuration(&self, ssl: bool) -> String {
+    fn configuration(&self, tls: Option<&TlsFiles>) -> String {
         let on = |value: bool| if value { "on" } else { "off" };
         let mut settings = vec![
             ("listen_addresses", format!("'{}'", self.host)),
             ("port", self.port.to_string()),
             ("unix_socket_directories", "''".into()),
             ("max_connections", self.max_connections.to_string()),
-            ("shared_buffers", format!("'{}kB'", (self.shared_buffers / 1024).max(128))),
+            // The quarter that PostgreSQL's manual recommends; most of the rest is the system's cache of the same files.
+            ("shared_buffers", kilobytes((self.memory / 4).max(128 * KIB))),
+            ("effective_cache_size", kilobytes(self.memory / 4 * 3)),
+            // All connections sort at once, and still half of it is left.
+            ("work_mem", kilobytes((self.memory / 2 / u64::from(self.max_connections.max(1))).max(64 * KIB))),
+            ("maintenance_work_mem", kilobytes((self.memory / 16).max(1024 * KIB))),
             ("fsync", on(self.durable).into()),
             ("synchronous_commit", "on".into()),
             ("full_page_writes", on(self.durable).into()),
@@ -218,18 +229,28 @@ impl Postgres {
             // A server that is killed leaves no shared memory behind then, but files in its own folder.
             settings.push(("dynamic_shared_memory_type", "'mmap'".into()));
         }
-        if ssl {
+        if let Some(tls) = tls {
             settings.extend([
                 ("ssl", "on".into()),
                 ("ssl_min_protocol_version", "'TLSv1.3'".into()),
-                ("ssl_cert_file", "'tls-cert.pem'".into()),
-                ("ssl_key_file", "'tls-key.pem'".into()),
-                ("ssl_ca_file", "'mesh-ca.pem'".into()),
+                ("ssl_cert_file", quoted(&tls.cert)),
+                ("ssl_key_file", quoted(&tls.key)),
+                ("ssl_ca_file", quoted(&tls.ca)),
             ]);
         }
         let lines = settings.into_iter().map(|(name, value)| format!("{name} = {value}\n"));
         ["# Written at every start; changes are lost.\n".to_owned()].into_iter().chain(lines).collect()
     }
+}
+
+/// A path as `postgresql.conf` has it: absolute, or from the data folder.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', "''"))
+}
+
+/// An amount of memory as `postgresql.conf` has it.
+fn kilobytes(bytes: u64) -> String {
+    format!("'{}kB'", bytes / KIB)
 }
 
 fn digest(password: &str) -> String {

@@ -82,7 +82,7 @@ impl Postgres {
                 account: Account::unprivileged(),
                 tls: tls.clone(),
                 max_connections: 60,
-                shared_buffers: 16 << 20,
+                memory: 64 << 20,
                 durable: false,
             };
             prepare(&server, role).expect("cannot prepare PostgreSQL");

@@ -12,9 +12,12 @@ mod plan;
 mod status;
 mod up;
 
-use std::io::{self, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    path::Path,
+};
 
-use mesh::Plan;
+use mesh::{Placement, Plan};
 
 use crate::{
     cli::{Cli, Command, Secrets},
@@ -24,7 +27,10 @@ use crate::{
     failure::Failure,
     login,
     project::Project,
-    secrets,
+    secrets::{
+        self,
+        export::{Form, NodeCredentials},
+    },
 };
 
 /// Does what was asked for.
@@ -38,10 +44,17 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Down => down::run(&project()?).await,
         Command::Status { json } => status::run(&project()?, json).await,
         Command::Logs(options) => logs::run(&project()?, &options).await,
-        Command::Token { user, compose } => token(&project()?, &user, compose).await,
+        Command::Token { user, nodes: true, .. } => {
+            let project = project()?;
+            print(&login::access_token(&project, &project.resolve(&Placement::Nodes)?, &user).await?)
+        }
+        Command::Token { user, compose, .. } => token(&project()?, &user, compose).await,
         Command::Restart { service } => restart(&project()?, service).await,
         Command::Demo { compose } => demo::run(&project()?, compose).await,
-        Command::Secrets(Secrets::Init) => init_secrets(&project()?),
+        Command::Secrets(Secrets::Init { demo_users }) => init_secrets(&project()?, demo_users),
+        Command::Secrets(Secrets::Export { node, to, smbios }) => {
+            export_secrets(&project()?, &node, to.as_deref(), smbios)
+        }
         Command::Init(options) => init::run(cli.mesh.as_deref(), &options),
         Command::Check { json } => check::run(&project()?, json),
         Command::Plan { json } => plan::run(&project()?, json),
@@ -75,9 +88,27 @@ async fn restart(project: &Project, name: String) -> Result<(), Failure> {
     print(&done)
 }
 
-fn init_secrets(project: &Project) -> Result<(), Failure> {
-    let plan = project.resolve(&mesh::Placement::Nodes)?;
-    let report = secrets::init(project, &plan, false)?;
+fn export_secrets(project: &Project, node: &str, to: Option<&Path>, smbios: bool) -> Result<(), Failure> {
+    let credentials = NodeCredentials::collect(project, &project.resolve(&Placement::Nodes)?, node)?;
+    let form = if smbios { Form::Smbios } else { Form::Plain };
+    match to {
+        Some(folder) => {
+            credentials.write_files(folder, form)?;
+            print(&format!("{} credentials of {node} are in {}", credentials.len(), folder.display()))
+        }
+        None if io::stdout().is_terminal() => Err(Failure::mendable(
+            "secrets are not shown on a terminal",
+            format!(
+                "hand them over: berth secrets export {node} | ssh root@{node} berth-credentials; or name a folder with --to"
+            ),
+        )),
+        None => credentials.write_archive(io::stdout().lock()),
+    }
+}
+
+fn init_secrets(project: &Project, demo_users: bool) -> Result<(), Failure> {
+    let plan = project.resolve(&Placement::Nodes)?;
+    let report = secrets::init(project, &plan, demo_users)?;
     print(&report.to_string())?;
     print(&format!("clients trust the mesh by {}", project.ca().display()))
 }

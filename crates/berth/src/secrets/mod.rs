@@ -6,6 +6,7 @@
 //! is ever shown.
 
 mod demo;
+pub mod export;
 pub mod files;
 mod token_keys;
 
