@@ -1,4 +1,4 @@
-# One small package for each program of the workspace: the CLI, and each folder of `services/`.
+# One small package for each program of the workspace: the CLI, the probe, and each folder of `services/`.
 {
   lib,
   runCommand,
@@ -21,4 +21,10 @@ let
         install -Dm555 ${berthWorkspace}/bin/${name} $out/bin/${name}
       '';
 in
-lib.genAttrs ([ "berth" ] ++ lib.attrNames folders) program
+lib.genAttrs (
+  [
+    "berth"
+    "probe"
+  ]
+  ++ lib.attrNames folders
+) program

@@ -53,6 +53,7 @@ let
         inherit (service)
           runtime
           command
+          jit
           protocol
           route
           callers
@@ -71,7 +72,6 @@ let
         stopTimeout = service.stop_timeout_ms;
         watchdog = service.watchdog_ms;
       }
-      // lib.optionalAttrs (service ? jit) { inherit (service) jit; }
       // size service
       // executable service
     );

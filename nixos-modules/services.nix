@@ -26,9 +26,14 @@ let
     ) service.command;
 
   # A plain service does not say when it serves, so it is asked.
-  awaitServing = pkgs.writeShellScript "berth-await-serving" ''
-    until ${lib.getExe' cfg.package "berth"} contained probe "$BERTH_INSTANCE"; do ${pkgs.coreutils}/bin/sleep 0.2; done
-  '';
+  awaitServing =
+    service:
+    let
+      path = lib.optionalString (service.health.path != null) (lib.escapeShellArg service.health.path);
+    in
+    pkgs.writeShellScript "berth-await-serving" ''
+      until ${lib.getExe' cfg.probe "probe"} "127.0.0.1:$PORT" ${path} 2>/dev/null; do ${pkgs.coreutils}/bin/sleep 0.2; done
+    '';
 
   template = name: service: {
     description = "${name}, instance %i";
@@ -64,7 +69,7 @@ let
       // optionalAttrs (speaks service && service.watchdog != null) {
         WatchdogSec = "${toString service.watchdog}ms";
       }
-      // optionalAttrs (!speaks service && cfg.plan != null) { ExecStartPost = awaitServing; };
+      // optionalAttrs (!speaks service) { ExecStartPost = awaitServing service; };
   };
 
   instance = instance: {

@@ -45,7 +45,14 @@ in
       type = types.package;
       default = pkgs.berthPrograms.berth;
       defaultText = lib.literalExpression "pkgs.berthPrograms.berth";
-      description = "The `berth` program. It prepares and starts databases and the event bus, and asks plain services whether they serve.";
+      description = "The `berth` program, which prepares and starts databases and the event bus.";
+    };
+
+    probe = mkOption {
+      type = types.package;
+      default = pkgs.berthPrograms.probe;
+      defaultText = lib.literalExpression "pkgs.berthPrograms.probe";
+      description = "The `probe` program, which asks plain services whether they serve.";
     };
 
     mesh = mkOption {
