@@ -19,22 +19,32 @@ if [ ! -e "${names[0]}" ]; then
   exit 1
 fi
 
+# `berth.gateway.tls-key.pem` is the file `tls-key.pem` of the owner `gateway`. What is sealed carries the file's name, by which the unit knows it.
+owner_of() {
+  local rest=${1#berth.}
+  printf '%s' "${rest%%.*}"
+}
+file_of() {
+  local rest=${1#berth.}
+  printf '%s' "${rest#*.}"
+}
+
 # What is to be done for each owner: `reload` where that is enough for all that changed, else `restart`.
 declare -A changed=()
 note() {
-  local rest=${1#berth.}
-  local owner=${rest%%.*} file=${rest#*.}
+  local owner file
+  owner=$(owner_of "$1") file=$(file_of "$1")
   case " $RELOADED " in
     *" $file "*) changed[$owner]=${changed[$owner]:-reload} ;;
     *) changed[$owner]=restart ;;
   esac
 }
 for name in "${names[@]}"; do
-  known=$store/$name
-  if [ -e "$known" ] && systemd-creds decrypt --name="$name" "$known" - 2>/dev/null | cmp --silent - "$name"; then
+  known=$store/$name file=$(file_of "$name")
+  if [ -e "$known" ] && systemd-creds decrypt --name="$file" "$known" - 2>/dev/null | cmp --silent - "$name"; then
     continue
   fi
-  systemd-creds encrypt --name="$name" "$name" "$known.next" 2>/dev/null
+  systemd-creds encrypt --name="$file" "$name" "$known.next" 2>/dev/null
   mv "$known.next" "$known"
   note "$name"
 done

@@ -8,6 +8,7 @@
 let
   cfg = config.berth;
   inherit (cfg) events;
+  unit = import ./unit.nix { inherit config lib pkgs; };
   server = import ./servers.nix { inherit config lib pkgs; };
 in
 {
@@ -26,9 +27,7 @@ in
         environment.GOMEMLIMIT = "${toString (events.memory * 8 / 10)}B";
         serviceConfig = {
           Type = "exec";
-          ExecStartPost = pkgs.writeShellScript "berth-await-events" ''
-            until ${lib.getExe' cfg.package "berth"} contained probe ${events.server}; do ${pkgs.coreutils}/bin/sleep 0.2; done
-          '';
+          ExecStartPost = unit.await "${lib.getExe' cfg.package "berth"} contained probe ${events.server}";
           OOMPolicy = "stop";
         };
       }

@@ -5,7 +5,7 @@
   pkgs,
 }:
 let
-  unit = import ./unit.nix { inherit config lib; };
+  unit = import ./unit.nix { inherit config lib pkgs; };
   berth = "${lib.getExe' config.berth.package "berth"} contained";
 in
 name: server: {

@@ -8,7 +8,7 @@
 let
   inherit (lib) mkIf mapAttrs optionalAttrs;
   cfg = config.berth;
-  unit = import ./unit.nix { inherit config lib; };
+  unit = import ./unit.nix { inherit config lib pkgs; };
   speaks = service: service.protocol == "mesh";
 
   # A word as systemd reads it: it replaces `${…}` and `$$` itself, and `%` would be one of its specifiers.
@@ -27,13 +27,11 @@ let
 
   # A plain service does not say when it serves, so it is asked.
   awaitServing =
-    service:
+    { health, ... }:
     let
-      path = lib.optionalString (service.health.path != null) (lib.escapeShellArg service.health.path);
+      path = lib.optionalString (health.path != null) (lib.escapeShellArg health.path);
     in
-    pkgs.writeShellScript "berth-await-serving" ''
-      until ${lib.getExe' cfg.probe "probe"} "127.0.0.1:$PORT" ${path} 2>/dev/null; do ${pkgs.coreutils}/bin/sleep 0.2; done
-    '';
+    unit.await "${lib.getExe' cfg.probe "probe"} 127.0.0.1:$PORT ${path}";
 
   template = name: service: {
     description = "${name}, instance %i";

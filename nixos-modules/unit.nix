@@ -1,5 +1,9 @@
 # What all units of a mesh have in common, as parts of `serviceConfig`.
-{ config, lib }:
+{
+  config,
+  lib,
+  pkgs,
+}:
 {
   hardening = import ./hardening.nix;
 
@@ -41,6 +45,16 @@
     // lib.optionalAttrs (lib.versionAtLeast config.systemd.package.version "260") {
       RefreshOnReload = "credentials";
     };
+
+  # For `ExecStartPost=`: repeats a question until the answer is yes. A main process that is gone never gives it.
+  await =
+    question:
+    pkgs.writeShellScript "berth-await" ''
+      until ${question} 2>/dev/null; do
+        kill -0 "$MAINPID" 2>/dev/null || exit 1
+        ${pkgs.coreutils}/bin/sleep 0.2
+      done
+    '';
 
   # The units on this machine of what is called so in the plan.
   unitsOf =
