@@ -12,7 +12,9 @@ using System.Threading;
 /// </summary>
 public static class Hello
 {
-    static readonly string Instance = Environment.GetEnvironmentVariable("BERTH_INSTANCE");
+    // Containers of one service share their environment, and have names of their own.
+    static readonly string Instance =
+        Environment.GetEnvironmentVariable("BERTH_INSTANCE") ?? Environment.GetEnvironmentVariable("HOSTNAME");
 
     public static void Main()
     {

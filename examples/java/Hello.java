@@ -14,7 +14,8 @@ import java.util.concurrent.TimeUnit;
 
 /** A service for Berth in Java, with nothing but the JDK (17 or newer). */
 public final class Hello {
-    private static final String INSTANCE = System.getenv("BERTH_INSTANCE");
+    /** Containers of one service share their environment, and have names of their own. */
+    private static final String INSTANCE = System.getenv().getOrDefault("BERTH_INSTANCE", System.getenv("HOSTNAME"));
 
     public static void main(String[] args) throws IOException, GeneralSecurityException {
         String credential = fingerprint(Path.of(System.getenv("CREDENTIALS_DIRECTORY"), "greeting"));

@@ -130,7 +130,8 @@ static void end(int signal) {
 }
 
 int main(void) {
-    instance = variable("BERTH_INSTANCE");
+    /* Containers of one service share their environment, and have names of their own. */
+    instance = getenv("BERTH_INSTANCE") ? getenv("BERTH_INSTANCE") : variable("HOSTNAME");
     read_credential();
     /* As the first process of a container it would not get a signal it has no handler for. */
     signal(SIGTERM, end);

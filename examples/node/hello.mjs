@@ -5,7 +5,8 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 
-const { BERTH_INSTANCE, CREDENTIALS_DIRECTORY, HOST, PORT } = process.env;
+// Containers of one service share their environment, and have names of their own.
+const { HOSTNAME, BERTH_INSTANCE = HOSTNAME, CREDENTIALS_DIRECTORY, HOST, PORT } = process.env;
 // A credential is a file; its value never stands in an environment, an argument or a log.
 const greeting = readFileSync(join(CREDENTIALS_DIRECTORY, 'greeting'));
 

@@ -18,7 +18,8 @@ switch (parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH)) {
         // A credential is a file; its value never stands in an environment, an argument or a log.
         $greeting = file_get_contents(getenv('CREDENTIALS_DIRECTORY') . '/greeting');
         answer(200, [
-            'instance' => getenv('BERTH_INSTANCE'),
+            // Containers of one service share their environment, and have names of their own.
+            'instance' => getenv('BERTH_INSTANCE') ?: getenv('HOSTNAME'),
             'credential' => substr(hash('sha256', $greeting), 0, 12),
             'caller' => $_SERVER['HTTP_X_FORWARDED_FOR'] ?? null,
         ]);

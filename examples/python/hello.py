@@ -22,7 +22,8 @@ class Hello(BaseHTTPRequestHandler):
             self.answer(200, {"ready": True})
         elif path == "/python/hello":
             self.answer(200, {
-                "instance": os.environ["BERTH_INSTANCE"],
+                # Containers of one service share their environment, and have names of their own.
+                "instance": os.environ.get("BERTH_INSTANCE") or os.environ["HOSTNAME"],
                 "credential": hashlib.sha256(GREETING).hexdigest()[:12],
                 "caller": self.headers.get("x-forwarded-for"),
             })

@@ -129,7 +129,8 @@ static SOCKET listen_on(const char *host, const char *port) {
 }
 
 int main(void) {
-    instance = variable("BERTH_INSTANCE");
+    /* Containers of one service share their environment, and have names of their own. */
+    instance = getenv("BERTH_INSTANCE") ? getenv("BERTH_INSTANCE") : variable("HOSTNAME");
     read_credential();
     SOCKET listener = listen_on(variable("HOST"), variable("PORT"));
     DWORD patience = 5000;

@@ -146,6 +146,6 @@ fn told(path: &Path, name: &str, program: &Candidate) -> String {
     lines.push("  memory    the most one instance may use".to_owned());
     lines.push(String::new());
     lines.push("Then: berth check, berth plan, berth up".to_owned());
-    lines.push("As containers: berth compose, docker-compose up -d".to_owned());
+    lines.push("As containers: berth compose, docker-compose up -d --build".to_owned());
     lines.join("\n")
 }
