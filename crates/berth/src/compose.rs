@@ -343,4 +343,16 @@ mod tests {
         }
         assert!(read("docker-compose.yaml") == text, "run `berth compose` and commit the result");
     }
+
+    #[test]
+    fn a_foreign_program_is_sized_probed_and_left_its_dollars() {
+        let declared = read("examples/java/mesh.toml").replace(
+            "health = { path = \"/readyz\" }",
+            "health = { path = \"/readyz\" }\nargs = [\"--port=${PORT}\", \"$$HOME\", \"${STATE_DIRECTORY}\"]",
+        );
+        let plan = mesh::resolve("mesh.toml", &declared, &Placement::Containers).unwrap();
+        let text = file(&plan, "mesh.toml").unwrap();
+        let hello = text.split("\n  hello:\n").nth(1).unwrap().split("\n  gateway:\n").next().unwrap();
+        insta::assert_snapshot!(hello);
+    }
 }

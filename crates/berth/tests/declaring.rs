@@ -76,6 +76,42 @@ fn what_is_wrong_is_told_to_programs_as_well() {
 }
 
 #[test]
+fn a_strangers_folder_becomes_containers_and_keeps_what_is_his() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let read = |name: &str| fs::read_to_string(path(name)).unwrap();
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+    let compose = |arguments: &[&str], source: &Path| {
+        let mut berth = Command::new(env!("CARGO_BIN_EXE_berth"));
+        berth.arg("compose").args(arguments).current_dir(folder.path()).env("BERTH_SOURCE", source);
+        berth.stdin(Stdio::null()).output().unwrap()
+    };
+    fs::write(path("a.jar"), "").unwrap();
+    fs::write(path(".env"), "COLOUR=blue").unwrap();
+    fs::write(path(".dockerignore"), "notes").unwrap();
+    done(&berth(folder.path(), &["init", "--name", "pricing"]));
+    refused(&compose(&["--check"], &repository), 1, "is not what mesh.toml says");
+    assert!(!path("docker-compose.yaml").exists() && !path("docker").exists(), "a check writes nothing");
+
+    done(&compose(&[], &repository));
+    assert!(!read("docker-compose.yaml").contains(repository.to_str().unwrap()));
+    assert!(read("docker/runtimes/java.Dockerfile").starts_with("# A Java archive"));
+    assert!(read(".env").starts_with("COLOUR=blue\n"));
+    assert!(read(".env").ends_with(&format!("\nBERTH_SOURCE={}\n", repository.display())));
+    assert_eq!(read(".dockerignore"), "notes\n.berth\n");
+
+    let own = ["docker/runtimes/java.Dockerfile", ".env", ".dockerignore"];
+    fs::write(path(own[0]), "FROM scratch").unwrap();
+    let before = own.map(read);
+    let told = done(&compose(&[], Path::new("/elsewhere")));
+    assert!(told.contains("left") && told.contains("java.Dockerfile"), "{told}");
+    assert_eq!(own.map(read), before);
+
+    fs::write(path(".env"), "BERTH_SOURCE=/nowhere").unwrap();
+    refused(&compose(&[], &repository), 1, "take the line away");
+}
+
+#[test]
 fn a_plan_and_a_drawing_are_the_same_each_time() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("server.js"), "").unwrap();

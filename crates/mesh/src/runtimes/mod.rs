@@ -94,3 +94,30 @@ fn words(words: &[&str]) -> Vec<String> {
 fn share_in_mib(memory: Bytes, percent: u64) -> u64 {
     ((memory.get() >> 20) * percent / 100).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dockerfile_begins_with_the_base_of_its_runtime_and_has_no_privileges() {
+        for template in Runtime::ALL.map(Template::of) {
+            let lines: Vec<&str> = template.dockerfile.lines().collect();
+            for line in [&*format!("ARG BASE={}", template.base), "ARG NAME=app", "ARG FILES=.", "USER 65532:65532"] {
+                assert!(lines.contains(&line), "{}: {line}", template.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_goes_along_holds_the_artifact() {
+        for (files, artifact, along) in [
+            (Files::Artifact, "build/app.jar", "build/app.jar"),
+            (Files::Folder, "publish/net8/App.dll", "publish/net8"),
+            (Files::Folder, "App.dll", "."),
+            (Files::Everything, "src/main.py", "."),
+        ] {
+            assert_eq!(files.of(artifact), along);
+        }
+    }
+}
