@@ -120,11 +120,17 @@ in
         items-2 = [ "item-management@" ];
         documents-1 = [ "eshop-documents@" ];
         documents-2 = [ "eshop-documents@" ];
+        office = [
+          "audit@"
+          "notifier@"
+        ];
         data = [
+          "audit-db"
           "eshop-documents-db"
           "identity-db"
           "item-management-db"
           "nats"
+          "notifier-db"
         ];
       };
     };
@@ -415,6 +421,12 @@ in
             "8300" = [ "edge" ];
             "8301" = [ "edge" ];
           };
+          office = {
+            "8400" = [ "edge" ];
+            "8401" = [ "edge" ];
+            "8500" = [ "edge" ];
+            "8501" = [ "edge" ];
+          };
           data = {
             "5432" = [ "edge" ];
             "5433" = [
@@ -425,11 +437,14 @@ in
               "documents-1"
               "documents-2"
             ];
+            "5435" = [ "office" ];
+            "5436" = [ "office" ];
             "4222" = [
               "items-1"
               "items-2"
               "documents-1"
               "documents-2"
+              "office"
             ];
           };
         };
@@ -517,7 +532,7 @@ in
         ])
       );
       expected = [
-        "berth.node is \"item\", which is no node of berth.plan: set it to one of edge, items-1, items-2, documents-1, documents-2, data."
+        "berth.node is \"item\", which is no node of berth.plan: set it to one of edge, items-1, items-2, documents-1, documents-2, office, data."
       ];
     };
     testNothingToStart = {

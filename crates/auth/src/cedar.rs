@@ -18,7 +18,10 @@ use cedar_policy::{
 use serde_json::{Value, json};
 use tls::SpiffeId;
 
-use crate::{Kind, Principal};
+use crate::{
+    Kind, Principal,
+    refusals::{self, Refusals},
+};
 
 /// What a service keeps and the policies speak of: what is acted upon, or, by [`Authorizer::authorize_own`], who acts.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,6 +122,7 @@ pub struct Authorizer {
     /// The attributes each entity type of the schema declares.
     declared: BTreeMap<String, BTreeSet<String>>,
     decider: cedar_policy::Authorizer,
+    refusals: Refusals,
 }
 
 impl Authorizer {
@@ -144,17 +148,31 @@ impl Authorizer {
         if !complaints.is_empty() {
             return Err(PolicyError::Validation(complaints.join("; ")));
         }
-        Ok(Self { policies, schema, declared, decider: cedar_policy::Authorizer::new() })
+        let (decider, refusals) = (cedar_policy::Authorizer::new(), Refusals::default());
+        Ok(Self { policies, schema, declared, decider, refusals })
+    }
+
+    /// The same, which notes every denial there.
+    #[must_use]
+    pub fn reporting(self, refusals: &Refusals) -> Self {
+        Self { refusals: refusals.clone(), ..self }
+    }
+
+    /// Where denials are noted.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Whether `principal` may do `action` to `resource`.
     ///
     /// # Errors
     /// [`Denied`] when no policy permits it, one forbids it, or the request does not fit the schema. Every denial is logged
-    /// with the policies behind it.
+    /// with the policies behind it, and noted as a [refusal](crate::refusals).
     pub fn authorize(&self, principal: &Principal, action: &str, resource: &Resource) -> Result<(), Denied> {
+        let who = (principal.kind != Kind::Anonymous).then(|| principal.subject.clone());
         let decision = self.decide(self.principal(principal), action, resource);
-        decision.map_err(|refusal| refusal.logged(&principal.subject, &principal.roles, action, resource))
+        decision.map_err(|refusal| self.refused(refusal, who, &principal.roles, action, resource))
     }
 
     /// The same for a principal that no token names because the service itself keeps it, such as a registered client.
@@ -163,7 +181,34 @@ impl Authorizer {
     /// As [`Authorizer::authorize`].
     pub fn authorize_own(&self, principal: &Resource, action: &str, resource: &Resource) -> Result<(), Denied> {
         let decision = self.decide(self.entity(principal), action, resource);
-        decision.map_err(|refusal| refusal.logged(&principal.id, &BTreeSet::new(), action, resource))
+        decision
+            .map_err(|refusal| self.refused(refusal, Some(principal.id.clone()), &BTreeSet::new(), action, resource))
+    }
+
+    /// Logs and notes a refusal.
+    fn refused(
+        &self,
+        refusal: Refusal,
+        who: Option<String>,
+        roles: &BTreeSet<String>,
+        action: &str,
+        resource: &Resource,
+    ) -> Denied {
+        let reason = match (refusal.policies.as_slice(), refusal.errors.as_slice()) {
+            ([], []) => "no policy permits it".to_owned(),
+            ([], errors) => errors.join("; "),
+            (policies, _) => format!("forbidden by {}", policies.join(", ")),
+        };
+        let denied = refusal.logged(who.as_deref().unwrap_or("anonymous"), roles, action, resource);
+        self.refusals.note(refusals::Refusal {
+            principal: who,
+            roles: roles.clone(),
+            action: action.to_owned(),
+            resource: format!("{}/{}", resource.kind, resource.id),
+            reason,
+            client: None,
+        });
+        denied
     }
 
     /// Whether `principal` may do `action` to `resource`, without a word in the log: for choosing what to offer a caller who

@@ -192,6 +192,16 @@ impl SigningKey {
         Ok(Self { pair, public })
     }
 
+    /// The key that these 32 random bytes are (RFC 8032 §5.1.5).
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn from_seed(seed: &[u8; 32]) -> Result<Self, KeyError> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| KeyError::NotEd25519)?;
+        let public = Jwk::ed25519(pair.public_key().as_ref());
+        Ok(Self { pair, public })
+    }
+
     /// Reads a PKCS#8 document in PEM.
     ///
     /// # Errors
@@ -233,6 +243,16 @@ impl SigningKey {
         URL_SAFE_NO_PAD.encode_string(signature.as_ref(), &mut token);
         Ok(token)
     }
+}
+
+/// The claims of a compact JWS that [`SigningKey::sign`] made with one of these keys, as this type.
+///
+/// # Errors
+/// When it did not. What the claims say, such as until when they hold, is for the caller to check.
+pub fn verify(token: &str, typ: &str, keys: &KeySet) -> Result<Map<String, Value>, TokenError> {
+    let token = Unverified::parse(token)?;
+    token.expect(&[typ], &[Algorithm::EdDsa])?;
+    token.verify(keys)
 }
 
 /// The public keys of one issuer.

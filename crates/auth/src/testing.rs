@@ -13,12 +13,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::Body;
 use berth_http::server::Peer;
-use http::{HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
 use runtime::clock::Clock;
-use serde_json::json;
+use serde_json::{Value, json};
 use tls::SpiffeId;
+use tower::ServiceExt as _;
+use uuid::Uuid;
 
 use crate::Principal;
 use crate::internal::{self, Issuers, Minter, Verifier};
@@ -99,4 +104,127 @@ pub fn unsigned_from<B>(caller: &str, mut request: Request<B>) -> Request<B> {
 #[must_use]
 pub fn spiffe(name: &str) -> SpiffeId {
     SpiffeId::new(DOMAIN, name).expect("a valid name")
+}
+
+/// A user whose token is good for the shop.
+#[must_use]
+pub fn shopper(name: &str, roles: &[&str]) -> Principal {
+    Principal { scopes: ["openid", "shop"].map(str::to_owned).into(), ..Principal::user(name, roles.iter().copied()) }
+}
+
+/// The same user, through a client that only signs people in.
+#[must_use]
+pub fn signed_in_only(user: Principal) -> Principal {
+    Principal { scopes: ["openid", "profile"].map(str::to_owned).into(), ..user }
+}
+
+/// A service's router, called as the workloads of a mesh call it.
+pub struct TestService {
+    router: axum::Router,
+    issuer: TestIssuer,
+}
+
+impl TestService {
+    /// The service with this router, which trusts this issuer.
+    #[must_use]
+    pub fn new(router: axum::Router, issuer: TestIssuer) -> Self {
+        Self { router, issuer }
+    }
+
+    /// A request over the connection of `from`, in the name of `who`, or without a token.
+    pub async fn call(
+        &self,
+        from: &str,
+        who: Option<&Principal>,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Answer {
+        let request = Request::builder().method(method).uri(path);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = match body {
+            Some(body) => request.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string())),
+            None => request.body(Body::empty()),
+        };
+        self.send(from, who, request.expect("a request")).await
+    }
+
+    /// A request as it is.
+    pub async fn send(&self, from: &str, who: Option<&Principal>, request: Request<Body>) -> Answer {
+        let request = match who {
+            Some(who) => self.issuer.sign_as(from, request, who),
+            None => unsigned_from(from, request),
+        };
+        let answering = self.router.clone().oneshot(request);
+        let answer = tokio::time::timeout(Duration::from_secs(30), answering).await.expect("an answer in time");
+        let (parts, body) = answer.expect("an answer").into_parts();
+        let bytes = body.collect().await.expect("a whole answer").to_bytes();
+        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") };
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+}
+
+/// What a service answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body as JSON; null if it has none.
+    pub body: Value,
+}
+
+impl Answer {
+    /// The same, if it has this status; a problem document if that is an error.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{:#} {:?}", self.body, self.headers);
+        if status >= 400 {
+            assert_eq!(self.header("content-type"), "application/problem+json");
+            assert_eq!(self.body.get("status"), Some(&status.into()));
+        }
+        self
+    }
+
+    /// The same, if it is a problem of this kind.
+    #[track_caller]
+    pub fn problem(self, status: u16, slug: &str) -> Self {
+        let answer = self.expect(status);
+        let kind = answer.body.get("type").and_then(Value::as_str);
+        assert_eq!(kind, Some(&*format!("urn:berth:problem:{slug}")), "{:#}", answer.body);
+        answer
+    }
+
+    /// The same, if its first error names this member of the body, parameter or header.
+    #[track_caller]
+    pub fn names(self, what: &str, name: &str) -> Self {
+        let named = self.body.pointer(&format!("/errors/0/{what}")).and_then(Value::as_str);
+        assert_eq!(named, Some(name), "{:#}", self.body);
+        self
+    }
+
+    /// A header that must be there.
+    #[track_caller]
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name).and_then(|value| value.to_str().ok());
+        value.expect("the header is there")
+    }
+
+    /// The entity tag.
+    #[track_caller]
+    #[must_use]
+    pub fn etag(&self) -> String {
+        self.header("etag").to_owned()
+    }
+
+    /// The id in the body.
+    #[track_caller]
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        let id = self.body.get("id").and_then(|id| serde_json::from_value(id.clone()).ok());
+        id.expect("the body has an id")
+    }
 }

@@ -1,6 +1,7 @@
 //! The way a verified caller reaches a handler: a layer that verifies the transaction token, an extractor that gives what
 //! it proved.
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,33 +15,43 @@ use http::request::Parts;
 use tower::{Layer, Service};
 
 use crate::internal::{self, Verifier};
+use crate::refusals::{Refusal, Refusals};
 use crate::{Principal, TokenError};
 
 /// A layer that lets nothing through without a valid transaction token from the workload at the other end of the
 /// connection, and answers 401 otherwise.
 #[must_use]
 pub fn require(verifier: Arc<Verifier>) -> Require {
-    Require { verifier }
+    Require { verifier, refusals: Refusals::default() }
 }
 
 /// See [`require`].
 #[derive(Clone)]
 pub struct Require {
     verifier: Arc<Verifier>,
+    refusals: Refusals,
+}
+
+impl Require {
+    /// The same, which notes every refused token there.
+    #[must_use]
+    pub fn reporting(self, refusals: &Refusals) -> Self {
+        Self { refusals: refusals.clone(), ..self }
+    }
 }
 
 impl<S> Layer<S> for Require {
     type Service = Required<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Required { verifier: self.verifier.clone(), inner }
+        Required { require: self.clone(), inner }
     }
 }
 
 /// A service behind [`require`].
 #[derive(Clone)]
 pub struct Required<S> {
-    verifier: Arc<Verifier>,
+    require: Require,
     inner: S,
 }
 
@@ -53,7 +64,7 @@ impl<S> Required<S> {
         }
         let token = token.to_str().map_err(|_| TokenError::Malformed("it must be visible ASCII"))?;
         let Peer(peer) = request.extensions().get().ok_or(TokenError::WrongPeer)?;
-        self.verifier.verify(token, peer)
+        self.require.verifier.verify(token, peer)
     }
 }
 
@@ -77,9 +88,22 @@ where
             }
             Err(error) => {
                 tracing::warn!(reason = error.reason(), "refused a transaction token");
+                self.require.refusals.note(refusal(&request, error));
                 Either::Left(ready(Ok(Problem::from(error).into_response())))
             }
         }
+    }
+}
+
+/// Nobody is known but the workload at the other end.
+fn refusal(request: &Request, error: TokenError) -> Refusal {
+    Refusal {
+        principal: request.extensions().get().map(|Peer(peer)| peer.to_string()),
+        roles: BTreeSet::new(),
+        action: "present-transaction-token".to_owned(),
+        resource: format!("{} {}", request.method(), request.uri().path()),
+        reason: error.reason().to_owned(),
+        client: None,
     }
 }
 

@@ -68,7 +68,7 @@ pub enum Command {
         after_help = "Example (from a file, since a command line can be read by everybody on the machine):\n  echo \"Authorization: Bearer $(berth token --user alice)\" >.berth/alice\n  curl --cacert .berth/ca.pem -H @.berth/alice https://localhost:8443/items"
     )]
     Token {
-        /// The user: alice, bob, carol, mallory or admin
+        /// The user: alice, bob, carol, dave, mallory or admin
         #[arg(long, value_name = "NAME")]
         user: String,
         /// Of the mesh that runs in containers (docker-compose up)

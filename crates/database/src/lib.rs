@@ -15,6 +15,7 @@ mod transaction;
 
 use std::{sync::Arc, time::Duration};
 
+use berth_http::health::Health;
 use connect::Password;
 use deadpool::{Runtime, managed};
 use runtime::{
@@ -161,6 +162,15 @@ impl Database {
     /// [`Error::Unavailable`] when it cannot be opened.
     pub async fn dedicated(&self) -> Result<Dedicated, Error> {
         self.pool.manager().open().await
+    }
+
+    /// Has `/readyz` ask for a sign of life.
+    pub fn watched_by(&self, health: &Health) {
+        let database = self.clone();
+        health.check("database", move || {
+            let database = database.clone();
+            async move { database.ping().await.map_err(|error| error.to_string()) }
+        });
     }
 
     /// Asks the server for a sign of life, on a connection of its own; for a readiness check.

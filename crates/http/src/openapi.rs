@@ -7,9 +7,14 @@ use std::{
 };
 
 use http::Method;
+use serde::Serialize;
 use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema, path::PathItem},
+    Modify, PartialSchema, ToSchema,
+    openapi::{
+        ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema,
+        path::PathItem,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 
 use crate::problem::{
@@ -104,15 +109,27 @@ fn response(kind: &ProblemType) -> Response {
     ResponseBuilder::new().description(kind.title()).content("application/problem+json", content).build()
 }
 
+/// Callers outside the mesh show an access token to the gateway, which turns it into the token a service verifies. As a modifier of
+/// a description, it declares the scheme `access-token`.
+#[derive(Debug)]
+pub struct AccessToken;
+
+impl Modify for AccessToken {
+    fn modify(&self, document: &mut OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        document.components.get_or_insert_default().add_security_scheme("access-token", SecurityScheme::Http(scheme));
+    }
+}
+
 /// Compares the document with the committed one at `path`, seen from the workspace's root. For tests.
 ///
 /// # Panics
 /// When they differ. `BERTH_BLESS=1` writes the file instead.
 #[expect(clippy::panic, reason = "a test helper")]
-pub fn assert_committed(document: &OpenApi, path: &str) {
+pub fn assert_committed(document: &impl Serialize, path: &str) {
     let file = workspace_root().join(path);
-    let mut wanted = serde_json::to_string_pretty(document)
-        .unwrap_or_else(|error| panic!("the OpenAPI document has no JSON form: {error}"));
+    let mut wanted =
+        serde_json::to_string_pretty(document).unwrap_or_else(|error| panic!("the document has no JSON form: {error}"));
     wanted.push('\n');
     if env::var_os("BERTH_BLESS").is_some_and(|bless| bless == "1") {
         write(&file, &wanted);
@@ -121,7 +138,7 @@ pub fn assert_committed(document: &OpenApi, path: &str) {
     let committed = fs::read_to_string(&file).unwrap_or_default();
     if committed != wanted {
         panic!(
-            "{path} is not what the service serves.\n{}\nIf the change is meant, run this test with BERTH_BLESS=1 and commit the file.",
+            "{path} is not what the service says.\n{}\nIf the change is meant, run this test with BERTH_BLESS=1 and commit the file.",
             first_difference(&committed, &wanted)
         );
     }

@@ -14,7 +14,7 @@ mod operations;
 mod probe;
 mod stall;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use runtime::{lifecycle::Lifecycle, settings::Settings, sockets, telemetry::Metrics};
@@ -95,6 +95,32 @@ impl BoundServer {
     /// When the system cannot tell.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Serves at once, while `preparation` does what must be done before the service works, which may wait for other servers: until
+    /// then the listener answers, and `/readyz` says what is missing. Returns when the drain is over, which takes `grace` at most.
+    ///
+    /// # Errors
+    /// That of the preparation, unless the drain cut it short.
+    pub async fn serve_prepared<E>(
+        self,
+        lifecycle: &Lifecycle,
+        grace: Duration,
+        preparation: impl Future<Output = Result<(), E>>,
+    ) -> Result<(), E> {
+        let serving = async {
+            self.serve(lifecycle).await;
+            lifecycle.drained(grace).await;
+        };
+        tokio::pin!(serving);
+        tokio::select! {
+            prepared = lifecycle.prepare(preparation) => match prepared {
+                Err(error) if !lifecycle.is_draining() => return Err(error),
+                _ => serving.await,
+            },
+            () = &mut serving => {}
+        }
+        Ok(())
     }
 
     /// Serves until the drain begins, then closes the socket and returns. Connections are tracked in

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::{
     Client, ConnectOptions, Event as ClientEvent,
     connection::State,
-    jetstream::{self, Context, context::ContextBuilder},
+    jetstream::{self, Context, context::ContextBuilder, stream::LastRawMessageErrorKind},
 };
 use runtime::{
     credentials::{CredentialError, Credentials},
@@ -14,6 +14,8 @@ use runtime::{
 };
 use tls::{Identity, SpiffeId};
 use tokio::{sync::watch, time::timeout};
+
+use crate::Event;
 
 /// Longest wait for an answer of the event server.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
@@ -118,6 +120,19 @@ impl Events {
         match self.client.connection_state() {
             State::Connected => Ok(()),
             state => Err(format!("the event server is away (connection {state})")),
+        }
+    }
+
+    /// The last event that this service's stream has under a subject.
+    ///
+    /// # Errors
+    /// Says why the server cannot be asked, or that what it has is no event.
+    pub async fn last(&self, subject: &str) -> Result<Option<Event>, String> {
+        let stream = self.jetstream.get_stream_no_info(&*self.service).await.map_err(|error| error.to_string())?;
+        match stream.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => Event::from_json(&message.payload).map(Some).map_err(|error| error.to_string()),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(error.to_string()),
         }
     }
 

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use runtime::trace::TraceContext;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// The media type of an [`Event`] on the wire.
@@ -99,28 +100,51 @@ impl Event {
     }
 }
 
-/// The attributes by their names on the wire. Attributes we do not know are left alone, as the specification asks.
-#[derive(Debug, Serialize, Deserialize)]
-struct Envelope<'a> {
+/// A CloudEvent of this mesh.
+// The attributes by their names on the wire. Attributes we do not know are left alone, as the specification asks.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Envelope<'a> {
+    /// The version of CloudEvents: 1.0.
+    #[schema(value_type = String)]
     specversion: Cow<'a, str>,
+    /// Unique: an event that comes twice is known by it. UUIDv7.
     id: Uuid,
+    /// The service that emitted it: its SPIFFE ID.
+    #[schema(value_type = String, format = "uri")]
     source: Cow<'a, str>,
+    /// `<domain>.<aggregate type>.<event>`; the subject it is published under.
+    #[schema(value_type = String)]
     r#type: Cow<'a, str>,
+    /// When it happened, by the clock of the producer's database.
     time: Timestamp,
+    /// What `data` is: `application/json`.
     #[serde(default = "json_data")]
+    #[schema(value_type = String)]
     datacontenttype: Cow<'a, str>,
+    /// The type of what it happened to.
+    #[schema(value_type = String)]
     aggregatetype: Cow<'a, str>,
+    /// What it happened to.
     aggregateid: Uuid,
+    /// Its number among all events of the aggregate, which count from 1 without gaps.
+    #[schema(minimum = 1)]
     aggregateversion: i64,
+    /// The version of the shape of `data`.
     #[serde(default = "first_version")]
     dataversion: i32,
+    /// The saga it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sagaid: Option<Uuid>,
+    /// The subject of the principal who started what led to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     initiator: Option<Cow<'a, str>>,
+    /// The trace it belongs to (W3C Trace Context).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
+    /// What happened; its shape depends on `type`.
     #[serde(default)]
+    #[schema(value_type = Object)]
     data: Cow<'a, Value>,
 }
 
@@ -197,7 +221,8 @@ pub(crate) fn kind(subject: &str) -> Option<&str> {
 }
 
 /// Whether a subject without wildcards matches a pattern with NATS wildcards (`*` one word, `>` one or more at the end).
-pub(crate) fn matches(pattern: &str, subject: &str) -> bool {
+#[must_use]
+pub fn matches(pattern: &str, subject: &str) -> bool {
     let (mut pattern, mut subject) = (pattern.split('.'), subject.split('.'));
     loop {
         match (pattern.next(), subject.next()) {

@@ -19,6 +19,7 @@
 //!
 //! Not here: what events mean. Each service says that in its `messages.rs`.
 
+pub mod asyncapi;
 mod connection;
 mod consumer;
 pub mod dead_letters;
@@ -28,11 +29,12 @@ mod inbox;
 mod metrics;
 mod outbox;
 mod partitions;
+pub mod refusals;
 mod relay;
 pub mod saga;
 
 pub use connection::{Events, EventsError};
 pub use consumer::{Consumer, ConsumerOptions, Handler, HandlerError};
-pub use event::{Aggregate, CONTENT_TYPE, Event, Malformed};
+pub use event::{Aggregate, CONTENT_TYPE, Event, Malformed, matches};
 pub use outbox::{Error, NewEvent, Outbox};
 pub use relay::{Relay, RelayOptions};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use berth_http::problem::Problem;
-use database::{Database, MigrateError, Statements as _, Transaction, types::Json};
+use database::{Database, MigrateError, ScopedFutureExt as _, Statements as _, Transaction, types::Json};
 use refinery::Runner;
 use runtime::{telemetry::Metrics, trace::TraceContext};
 use serde::Serialize;
@@ -133,14 +133,29 @@ impl Outbox {
         Ok(id)
     }
 
+    /// Records events that tell of no other change, in a transaction of their own, and wakes the relay.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub async fn emit<T: Serialize + Sync>(
+        &self,
+        database: &Database,
+        events: &[NewEvent<'_, &T>],
+    ) -> Result<(), Error> {
+        database.transaction(|tx| put_all(tx, events).scope_boxed()).await?;
+        self.wake();
+        Ok(())
+    }
+
     /// Tells the relay of this process that there is something to publish. Cheap; never blocks.
     pub fn wake(&self) {
         failpoint!(blocking failpoints::OUTBOX_COMMITTED);
         self.signal.notify_one();
     }
 
-    /// Waits for [`wake`](Self::wake).
-    pub(crate) async fn woken(&self) {
+    /// Waits for [`wake`](Self::wake), which a consumer calls as well when it has handled an event: for what else is done about
+    /// committed events. One waiter a wake-up; a service with a relay leaves that to it.
+    pub async fn woken(&self) {
         self.signal.notified().await;
     }
 
@@ -164,4 +179,11 @@ impl Outbox {
         }
         Ok(())
     }
+}
+
+async fn put_all<T: Serialize + Sync>(tx: &Transaction<'_>, events: &[NewEvent<'_, &T>]) -> Result<(), Error> {
+    for event in events {
+        Outbox::put(tx, *event).await?;
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@
 //! 2. [`Lifecycle::drained`] waits for every task tracked in [`Lifecycle::tasks`], at most the grace period.
 //! 3. `main` returns.
 
-use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, io, pin::pin, sync::Arc, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::{
@@ -115,6 +115,19 @@ impl Lifecycle {
     /// Counts the requests to reload. Each change is one, or several that came together.
     pub fn reloads(&self) -> watch::Receiver<u64> {
         self.0.reloads.subscribe()
+    }
+
+    /// Reads again what was read at the start, whenever that is asked for, until the drain. `parts` does it, and gives an error for
+    /// each part that is not usable: that part stays as it was.
+    pub async fn reload_by<E: fmt::Display>(&self, parts: impl Fn() -> Vec<Result<(), E>>) {
+        let mut reloads = self.reloads();
+        while let Some(Ok(())) = self.0.draining.run_until_cancelled(reloads.changed()).await {
+            self.reloading();
+            for error in parts().into_iter().filter_map(Result::err) {
+                tracing::error!(%error, "a credential was not reloaded; the old one stays");
+            }
+            self.ready();
+        }
     }
 
     /// The tasks that a drain waits for.

@@ -22,6 +22,8 @@ pub struct Settings {
     pub database_server: Option<String>,
     /// `BERTH_EVENTS_URL`: `tls://host:port` of the event server.
     pub events_url: Option<String>,
+    /// `BERTH_CONSUMES`: what it consumes of which stream, `items=items.item.*,items.reservation.* documents=documents.>`.
+    pub consumes: BTreeMap<String, Vec<String>>,
     /// `BERTH_AUDIENCE`: the audience of access tokens.
     pub audience: Option<String>,
     /// `BERTH_PEER_<SERVICE>`: the `host:port` of all instances of each service this one calls, by service name.
@@ -76,6 +78,7 @@ impl Settings {
         let database_url = reader.optional("BERTH_DATABASE_URL", database_url);
         let database_server = reader.optional("BERTH_DATABASE_SERVER", name);
         let events_url = reader.optional("BERTH_EVENTS_URL", events_url);
+        let consumes = reader.optional("BERTH_CONSUMES", consumes).unwrap_or_default();
         let audience = reader.optional("BERTH_AUDIENCE", not_empty);
         let peers = reader.peers();
         match (service, instance, domain, listen, reader.faults) {
@@ -88,6 +91,7 @@ impl Settings {
                 database_url,
                 database_server,
                 events_url,
+                consumes,
                 audience,
                 peers,
             }),
@@ -159,6 +163,18 @@ fn domain(value: &str) -> Result<String, Mend> {
 
 fn address(value: &str) -> Result<SocketAddr, Mend> {
     value.parse().map_err(|_| "use IP:PORT, like `127.0.0.1:8200` or `[::1]:8200`")
+}
+
+fn consumes(value: &str) -> Result<BTreeMap<String, Vec<String>>, Mend> {
+    let of_stream = |word: &str| {
+        let (stream, subjects) = word.split_once('=')?;
+        let subjects: Vec<String> = subjects.split(',').map(str::to_owned).collect();
+        (name(stream).is_ok() && subjects.iter().all(|subject| !subject.is_empty()))
+            .then(|| (stream.to_owned(), subjects))
+    };
+    value.split_ascii_whitespace().map(of_stream).collect::<Option<_>>().ok_or(
+        "use STREAM=SUBJECT,SUBJECT with a space between streams, like `items=items.item.* documents=documents.>`",
+    )
 }
 
 fn addresses(value: &str) -> Result<Vec<String>, Mend> {
@@ -254,6 +270,7 @@ mod tests {
             ("BERTH_DATABASE_URL", "postgresql://eshop-documents@127.81.0.9:5432/eshop-documents"),
             ("BERTH_DATABASE_SERVER", "eshop-documents-db"),
             ("BERTH_EVENTS_URL", "tls://127.81.0.10:4222"),
+            ("BERTH_CONSUMES", "items=items.item.*,items.reservation.* documents=documents.>"),
             ("BERTH_AUDIENCE", "https://eshop.internal"),
             ("BERTH_PEER_ITEM_MANAGEMENT", "127.81.0.4:8200,127.81.0.5:8200"),
         ])
@@ -265,6 +282,14 @@ mod tests {
         assert_eq!(settings.service, "eshop-documents");
         assert_eq!(settings.instance, "eshop-documents-2");
         assert_eq!(settings.listen.port(), 8300);
+        let consumed = |subjects: &[&str]| subjects.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            settings.consumes,
+            BTreeMap::from([
+                ("documents".to_owned(), consumed(&["documents.>"])),
+                ("items".to_owned(), consumed(&["items.item.*", "items.reservation.*"])),
+            ])
+        );
         assert_eq!(
             settings.peers,
             BTreeMap::from([("item-management".into(), vec!["127.81.0.4:8200".into(), "127.81.0.5:8200".into()])])
@@ -306,6 +331,8 @@ mod tests {
             ("BERTH_DATABASE_URL", "mysql://role@host/db", "postgresql://ROLE@HOST"),
             ("BERTH_EVENTS_URL", "tls://user@host:4222", "nats-seed"),
             ("BERTH_EVENTS_URL", "host:4222", "tls://HOST:PORT"),
+            ("BERTH_CONSUMES", "items", "STREAM=SUBJECT"),
+            ("BERTH_CONSUMES", "items=items.item.*,", "STREAM=SUBJECT"),
             ("BERTH_AUDIENCE", "", "value"),
             ("BERTH_PEER_ITEM_MANAGEMENT", "host:8200,", "host:port"),
             ("BERTH_PEER_ITEM_MANAGEMENT", "host:0", "host:port"),

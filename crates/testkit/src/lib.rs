@@ -8,9 +8,11 @@
 mod nats;
 mod postgres;
 mod process;
+mod webhooks;
 
 pub use nats::Nats;
 pub use postgres::{Postgres, TestDatabase};
+pub use webhooks::{Received, Receiver, verify};
 
 use std::{net::Ipv4Addr, time::Duration};
 

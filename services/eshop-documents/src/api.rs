@@ -14,7 +14,7 @@ use axum::{
 use berth_http::{
     etag::Etag,
     extract::{IDEMPOTENCY_KEY, IdempotencyKey, IfNoneMatch, Json, Path, Prefer, Query, WaitApplied},
-    openapi::add_standard_problems,
+    openapi::{AccessToken, add_standard_problems},
     page::{Cursor, Limit, Page},
     problem::{self, Problem, ProblemType},
 };
@@ -23,10 +23,7 @@ use runtime::trace::TraceContext;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use utoipa::{
-    IntoParams, Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
-};
+use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
@@ -89,17 +86,6 @@ pub fn authorizer() -> Result<Authorizer, PolicyError> {
 )]
 struct Description;
 
-/// Callers outside the mesh bring an access token; the gateway turns it into the token this service verifies.
-struct AccessToken;
-
-impl Modify for AccessToken {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
-        let components = document.components.get_or_insert_default();
-        components.add_security_scheme("access-token", SecurityScheme::Http(scheme));
-    }
-}
-
 /// The OpenAPI document of this service.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let (_, mut document) = operations().split_for_parts();
@@ -119,7 +105,8 @@ fn operations() -> OpenApiRouter<App> {
 /// The service's routes, closed to requests without a token that `verifier` accepts.
 pub fn router(app: App, verifier: Arc<Verifier>) -> axum::Router {
     let (router, _) = operations().split_for_parts();
-    router.route_layer(web::require(verifier)).with_state(app)
+    let tokens = web::require(verifier).reporting(app.authorizer.refusals());
+    router.route_layer(tokens).with_state(app)
 }
 
 impl App {

@@ -3,7 +3,10 @@
 use std::{env, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use auth::internal::{Minter, Verifier};
+use auth::{
+    internal::{Minter, Verifier},
+    refusals::Refusals,
+};
 use berth_http::{
     client::{self, PeerClient},
     health::Health,
@@ -56,7 +59,8 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
     let store = Store::new(database.clone(), outbox.clone());
 
     let minter = Arc::new(Minter::load(&credentials, identity.id(), clock.clone())?);
-    let verifier = Arc::new(Verifier::load(&credentials, identity.id(), clock)?);
+    let verifier = Arc::new(Verifier::load(&credentials, identity.id(), clock.clone())?);
+    let refusals = Refusals::new(clock);
     let peer = SpiffeId::new(&settings.domain, quotes::PEER)?;
     let limits = client::Limits::default();
     let client = PeerClient::new(&settings, &identity, quotes::PEER, limits, &UpstreamMetrics::register(&metrics))?;
@@ -65,24 +69,37 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
         store: store.clone(),
         quotes: Quotes::new(client, Arc::clone(&minter), peer),
         outcomes: outcomes.clone(),
-        authorizer: Arc::new(api::authorizer()?),
+        authorizer: Arc::new(api::authorizer()?.reporting(&refusals)),
         patience: patience()?,
     };
 
     // Without the event server orders are still taken: they wait in the outbox.
     let health = Health::new();
-    let pinged = database.clone();
-    health.check("database", move || {
-        let database = pinged.clone();
-        async move { database.ping().await.map_err(|error| error.to_string()) }
-    });
+    database.watched_by(&health);
     let schema = health.awaits("schema", "not up to date yet: waiting for the database");
 
     let events = Events::connect(&settings, &credentials, &identity).await?;
     let emitting = RelayOptions::emitting(messages::EMITTED);
     let relay = Relay::new(database.clone(), events.clone(), outbox.clone(), emitting);
-    let answers = Consumer::new(database, events, outbox, messages::STREAM, messages::SUBJECTS, messages::Answers);
-    tokio::spawn(reload(lifecycle.clone(), credentials, Arc::clone(&identity), minter, Arc::clone(&verifier)));
+    let answers = Consumer::new(
+        database.clone(),
+        events,
+        outbox.clone(),
+        messages::STREAM,
+        messages::SUBJECTS,
+        messages::Answers,
+    );
+    tokio::spawn({
+        let (lifecycle, identity, verifier) = (lifecycle.clone(), Arc::clone(&identity), Arc::clone(&verifier));
+        let parts = move || {
+            vec![
+                identity.reload().map_err(anyhow::Error::from),
+                minter.reload(&credentials).map_err(Into::into),
+                verifier.reload(&credentials).map_err(Into::into),
+            ]
+        };
+        async move { lifecycle.reload_by(parts).await }
+    });
 
     // The database may come later: until then the listener answers, and says what it waits for.
     let server = Server::new(&settings, identity, api::router(app, verifier), metrics, health).bind()?;
@@ -93,46 +110,13 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
         tasks.spawn(async move { relay.run(until).await });
         tasks.spawn(answers.run(stop.clone()));
         tasks.spawn(outcomes.run(store.clone(), stop.clone()));
-        tasks.spawn(sweeper::run(store, stop));
+        tasks.spawn(sweeper::run(store, stop.clone()));
+        let recorder = outbox::refusals::recorder(outbox, database.clone(), messages::DOMAIN);
+        tasks.spawn(refusals.run(stop, recorder));
         lifecycle.ready();
         anyhow::Ok(())
     };
-    let serving = async {
-        server.serve(&lifecycle).await;
-        lifecycle.drained(GRACE).await;
-    };
-    tokio::pin!(serving);
-    tokio::select! {
-        prepared = lifecycle.prepare(preparation) => match prepared {
-            Err(error) if !lifecycle.is_draining() => return Err(error),
-            _ => serving.await,
-        },
-        () = &mut serving => {}
-    }
-    Ok(())
-}
-
-/// Takes up rotated credentials on SIGHUP. One that is not usable leaves what was there in place.
-async fn reload(
-    lifecycle: Lifecycle,
-    credentials: Credentials,
-    identity: Arc<Identity>,
-    minter: Arc<Minter>,
-    verifier: Arc<Verifier>,
-) {
-    let mut reloads = lifecycle.reloads();
-    while reloads.changed().await.is_ok() {
-        lifecycle.reloading();
-        let results = [
-            identity.reload().map_err(anyhow::Error::from),
-            minter.reload(&credentials).map_err(anyhow::Error::from),
-            verifier.reload(&credentials).map_err(anyhow::Error::from),
-        ];
-        for error in results.into_iter().filter_map(Result::err) {
-            tracing::error!(%error, "a credential was not reloaded; the old one stays");
-        }
-        lifecycle.ready();
-    }
+    server.serve_prepared(&lifecycle, GRACE, preparation).await
 }
 
 /// `BERTH_ORDER_DEADLINE_SECONDS`, if set.

@@ -5,8 +5,9 @@
 
 use database::Transaction;
 use jiff::Timestamp;
-use outbox::{Event, Handler, HandlerError};
+use outbox::{Event, Handler, HandlerError, asyncapi::Description};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
@@ -15,8 +16,27 @@ use crate::{
     store::{self, Cause},
 };
 
+/// The domain of its events.
+pub const DOMAIN: &str = "documents";
+
 /// The subjects of everything this service emits.
 pub const EMITTED: [&str; 1] = ["documents.>"];
+
+/// What this service emits, for others to read.
+#[must_use]
+pub fn described() -> Description {
+    let text = "The shop's commercial documents: commands to item management, and facts for whoever wants to know.";
+    let mut description = Description::new("eshop-documents", text).refusals(DOMAIN);
+    macro_rules! messages {
+        ($($message:ty),+) => {
+            $(description = description.event::<$message>(<$message as Message>::SUBJECT);)+
+        };
+    }
+    messages!(Reserve, Take, Release, Return);
+    messages!(OrderPlaced, OrderConfirmed, OrderRejected, OrderCancelled, OrderInvoiced);
+    messages!(InvoiceIssued, CreditNoteIssued);
+    description
+}
 
 /// The stream the answers come from: item management's.
 pub const STREAM: &str = "item-management";
@@ -36,7 +56,7 @@ pub trait Message: Serialize + Sync {
 macro_rules! message {
     ($subject:literal, $aggregate:ident, $(#[$doc:meta])* struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
         pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
 
         impl Message for $name {
@@ -50,7 +70,7 @@ macro_rules! message {
 }
 
 /// How many of an item are reserved or returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StockLine {
     /// The item.
     pub item_id: Uuid,
@@ -65,7 +85,7 @@ impl From<&Line> for StockLine {
 }
 
 /// A line of a document, as others are told about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DocumentLine {
     /// The item.
     pub item_id: Uuid,
@@ -248,7 +268,7 @@ message! { "documents.credit-note.issued", credit_note_id,
 }
 
 /// Why an order's stock is released.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReleaseReason {
     /// Item management had not answered in time.

@@ -3,7 +3,10 @@
 use std::{env, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use auth::internal::Minter;
+use auth::{
+    internal::Minter,
+    refusals::{Post, Refusals},
+};
 use axum::Router;
 use berth_http::{
     health::Health,
@@ -56,15 +59,24 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
 
     let certificate = PublicCertificate::load(&credentials)?;
     let minter = Arc::new(Minter::load(&credentials, identity.id(), Clock::system())?);
-    let metrics = Metrics::new();
+    let (metrics, refusals) = (Metrics::new(), Refusals::new(Clock::system()));
     let means = Means {
         identity: Arc::clone(&identity),
         credentials,
-        minter,
+        minter: Arc::clone(&minter),
+        refusals: refusals.clone(),
         clock: Clock::system(),
         metrics: GatewayMetrics::register(&metrics),
         upstream_metrics: UpstreamMetrics::register(&metrics),
     };
+    // A mesh without an audit service has refusals in the log alone.
+    if let Some(audit) = Post::to_audit(&settings, &identity, minter, &means.upstream_metrics)? {
+        let record = move |reports| {
+            let audit = audit.clone();
+            async move { audit.record(reports).await }
+        };
+        lifecycle.tasks().spawn(refusals.run(lifecycle.draining(), record));
+    }
     let log = AccessLog::stdout(&settings.service, &settings.instance, &means.metrics)?;
     let gateway = Gateway::start(read_plan(&plan_path)?, means.clone(), log.clone())?;
 

@@ -1,6 +1,7 @@
 //! One request from its head to the head of its response.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     sync::{
         Arc,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use auth::Principal;
+use auth::{Principal, refusals};
 use berth_http::{
     problem::{self, Problem, ProblemType},
     server::Answering,
@@ -200,7 +201,10 @@ impl Gateway {
         entry.routed(&route.prefix, &route.service, &route.metrics);
         let principal = match self.authenticate(state, route, &head.headers).await {
             Ok(principal) => principal,
-            Err(refusal) => return Err(self.challenge(state, refusal, origin.client)),
+            Err(refusal) => {
+                self.note(refusal, &head.method, route, origin.client);
+                return Err(self.challenge(state, refusal, origin.client));
+            }
         };
         entry.known(&principal);
 
@@ -252,6 +256,18 @@ impl Gateway {
             None if route.auth == RouteAuth::Optional => Ok(Arc::clone(&state.anonymous)),
             None => Err(Refusal::Absent),
         }
+    }
+
+    /// Notes a refusal for the audit, by the route and not by the path, of which there are as many as a caller likes.
+    fn note(&self, refusal: Refusal, method: &Method, route: &Route, client: IpAddr) {
+        self.0.means.refusals.note(refusals::Refusal {
+            principal: None,
+            roles: BTreeSet::new(),
+            action: "authenticate".to_owned(),
+            resource: format!("{method} {}", route.prefix),
+            reason: refusal.reason().to_owned(),
+            client: Some(client),
+        });
     }
 
     /// The answer to a refusal; to whoever is refused too often, another.

@@ -6,6 +6,7 @@ use auth::{
     Principal,
     access::{self, JwksSource, TokenTypes},
     internal::Minter,
+    refusals::Refusals,
 };
 use berth_http::upstream::{self, Config, HealthCheck, Protocol, Upstream, UpstreamMetrics};
 use http::uri::PathAndQuery;
@@ -37,6 +38,8 @@ pub struct Means {
     pub credentials: Credentials,
     /// What internal tokens are made with.
     pub minter: Arc<Minter>,
+    /// Where callers that were refused are noted.
+    pub refusals: Refusals,
     /// What time it is.
     pub clock: Clock,
     /// The gateway's metrics.

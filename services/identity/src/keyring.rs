@@ -104,7 +104,7 @@ impl Keyring {
             let known = known.iter().find(|known| known.key.kid() == stored.kid);
             let key = match known {
                 Some(known) => known.key.clone(),
-                None => Arc::new(SigningKey::from_pkcs8(&self.master.open(&stored.kid, &stored.sealed)?)?),
+                None => Arc::new(SigningKey::from_pkcs8(&self.master.sealer().open(&stored.kid, &stored.sealed)?)?),
             };
             Ok(RingKey { signs_from: stored.signs_from, key })
         });
@@ -119,7 +119,7 @@ impl Keyring {
         let mut keys = store::signing_keys(tx).await?;
         if let Some(signs_from) = rotation::due(&keys, now) {
             let (key, pkcs8) = SigningKey::generate()?;
-            let sealed = self.master.seal(key.kid(), &pkcs8)?;
+            let sealed = self.master.sealer().seal(key.kid(), &pkcs8)?;
             let key = StoredKey { kid: key.kid().to_owned(), sealed, published_at: now, signs_from };
             store::insert_signing_key(tx, &key).await?;
             tracing::info!(kid = key.kid, %signs_from, "published a new signing key");

@@ -63,13 +63,7 @@ async fn serve() -> anyhow::Result<()> {
     let app = App::new(&settings, database.clone(), master, passwords.clone(), &clock, &metrics)?;
     let keyring = app.keyring().clone();
 
-    health.check("database", {
-        let database = database.clone();
-        move || {
-            let database = database.clone();
-            async move { database.ping().await.map_err(|error| error.to_string()) }
-        }
-    });
+    database.watched_by(&health);
     let prepared = health.awaits("preparation", "not finished yet: waiting for the database");
     let server = Server::new(&settings, identity.clone(), api::router(app), metrics, health).bind()?;
 

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use auth::seal::Sealer;
+pub use auth::seal::{CryptoError, Unopenable};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::hmac;
@@ -20,17 +21,6 @@ pub struct Token(Zeroizing<String>);
 
 /// What is stored of a [`Token`]. It needs neither salt nor stretching: nobody can guess 256 bits.
 pub type TokenHash = [u8; 32];
-
-/// The system gave no randomness, or a primitive failed: nothing a caller could mend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a cryptographic operation failed")]
-pub struct CryptoError;
-
-impl From<aws_lc_rs::error::Unspecified> for CryptoError {
-    fn from(_: aws_lc_rs::error::Unspecified) -> Self {
-        Self
-    }
-}
 
 impl Token {
     /// A fresh one.
@@ -72,7 +62,7 @@ pub fn hash(token: &str) -> TokenHash {
 
 /// The keys derived from the key-encryption key, one for each purpose.
 pub struct MasterKeys {
-    sealing: RandomizedNonceKey,
+    sealing: Sealer,
     forms: hmac::Key,
 }
 
@@ -95,11 +85,6 @@ pub enum MasterKeyError {
     #[error(transparent)]
     Crypto(#[from] CryptoError),
 }
-
-/// What was sealed cannot be opened with this key, or was meant to be something else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a stored key cannot be decrypted: the credential `{CREDENTIAL}` is not the one it was encrypted with")]
-pub struct Unopenable;
 
 impl MasterKeys {
     /// Reads the credential `key-encryption-key`.
@@ -124,34 +109,17 @@ impl MasterKeys {
             root.expand(&[purpose], Bytes32)?.fill(out.as_mut_slice())?;
             Ok(out)
         };
+        let signing_keys = derived(b"signing keys")?;
         Ok(Self {
-            sealing: RandomizedNonceKey::new(&AES_256_GCM, derived(b"signing keys")?.as_slice())?,
+            sealing: Sealer::new(&signing_keys)?,
             forms: hmac::Key::new(hmac::HMAC_SHA256, derived(b"forms")?.as_slice()),
         })
     }
 
-    /// Encrypts `plain` for storage under `name`, so that it cannot be put in another one's place: nonce, ciphertext, tag.
-    ///
-    /// # Errors
-    /// When the system has no randomness to give.
-    pub fn seal(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        let mut sealed = Zeroizing::new(plain.to_vec());
-        let nonce = self.sealing.seal_in_place_append_tag(Aad::from(name), &mut *sealed)?;
-        Ok([&nonce.as_ref()[..], &sealed].concat())
-    }
-
-    /// Decrypts what [`MasterKeys::seal`] gave.
-    ///
-    /// # Errors
-    /// When it was encrypted with another key, stored under another name, or changed.
-    pub fn open(&self, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopenable> {
-        let (nonce, sealed) = sealed.split_first_chunk::<12>().ok_or(Unopenable)?;
-        let mut buffer = Zeroizing::new(sealed.to_vec());
-        let plain = self
-            .sealing
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(name), &mut buffer)
-            .map_err(|_| Unopenable)?;
-        Ok(Zeroizing::new(plain.to_vec()))
+    /// What signing keys are kept with.
+    #[must_use]
+    pub fn sealer(&self) -> &Sealer {
+        &self.sealing
     }
 
     /// What a form must carry to prove that it was made for the browser that holds `cookie`, and for `request` alone.
@@ -188,23 +156,6 @@ mod tests {
 
     fn keys(byte: u8) -> MasterKeys {
         MasterKeys::derive(&[byte; 32]).unwrap()
-    }
-
-    #[test]
-    fn what_is_sealed_is_opened_by_its_key_under_its_name_unchanged() {
-        let sealed = keys(1).seal("a", b"secret").unwrap();
-        assert_eq!(keys(1).open("a", &sealed).unwrap().as_slice(), b"secret");
-        assert_ne!(keys(1).seal("a", b"secret").unwrap(), sealed, "each time another nonce");
-        assert_eq!(keys(2).open("a", &sealed), Err(Unopenable));
-        assert_eq!(keys(1).open("b", &sealed), Err(Unopenable));
-        for at in 0..sealed.len() {
-            let mut changed = sealed.clone();
-            changed[at] ^= 1;
-            assert_eq!(keys(1).open("a", &changed), Err(Unopenable));
-        }
-        for length in 0..sealed.len() {
-            assert_eq!(keys(1).open("a", &sealed[..length]), Err(Unopenable));
-        }
     }
 
     #[test]

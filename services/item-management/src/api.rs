@@ -15,17 +15,14 @@ use auth::{
 use axum::response::{IntoResponse, Response};
 use berth_http::{
     extract::Json,
-    openapi,
+    openapi::{self, AccessToken},
     page::Page,
     problem::{self, Problem},
 };
 use database::Database;
 use outbox::Outbox;
 use runtime::clock::Clock;
-use utoipa::{
-    Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
-};
+use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
@@ -63,16 +60,6 @@ pub fn authorizer() -> Result<Authorizer, PolicyError> {
 )]
 struct Description;
 
-/// Callers show an access token to the gateway.
-struct AccessToken;
-
-impl Modify for AccessToken {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
-        document.components.get_or_insert_default().add_security_scheme("access-token", SecurityScheme::Http(scheme));
-    }
-}
-
 fn operations() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(items::list_items, items::create_item))
@@ -92,7 +79,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
 /// The service's routes, closed to requests without a token that `verifier` accepts.
 pub fn router(app: App, verifier: Arc<Verifier>) -> axum::Router {
     let (router, _) = operations().split_for_parts();
-    router.route_layer(web::require(verifier)).with_state(app)
+    let tokens = web::require(verifier).reporting(app.authorizer.refusals());
+    router.route_layer(tokens).with_state(app)
 }
 
 impl App {

@@ -593,7 +593,7 @@ impl OrderLines {
 pub type Shelf = BTreeMap<Uuid, Stock>;
 
 /// Why stock could not be promised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RefusalReason {
     /// An item has fewer available than asked for.
@@ -605,7 +605,7 @@ pub enum RefusalReason {
 }
 
 /// A line that could not be promised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Shortage {
     /// Of which item.
     pub item_id: Uuid,

@@ -3,7 +3,7 @@
 use std::{env, sync::Arc, time::Duration};
 
 use anyhow::bail;
-use auth::internal::Verifier;
+use auth::{internal::Verifier, refusals::Refusals};
 use berth_http::{
     health::Health,
     server::{self, Server},
@@ -49,28 +49,37 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
 
     let outbox = Outbox::new(&metrics);
     let verifier = Arc::new(Verifier::load(&credentials, identity.id(), clock.clone())?);
+    let refusals = Refusals::new(clock.clone());
     let app = App {
         database: database.clone(),
         outbox: outbox.clone(),
-        authorizer: Arc::new(api::authorizer()?),
+        authorizer: Arc::new(api::authorizer()?.reporting(&refusals)),
         clock: clock.clone(),
     };
 
     // Without the event server everything but the order transaction goes on, and its events wait in the outbox.
     let health = Health::new();
-    let pinged = database.clone();
-    health.check("database", move || {
-        let database = pinged.clone();
-        async move { database.ping().await.map_err(|error| error.to_string()) }
-    });
+    database.watched_by(&health);
     let schema = health.awaits("schema", "not up to date yet: waiting for the database");
 
     let events = Events::connect(&settings, &credentials, &identity).await?;
     let emitting = RelayOptions::emitting(messages::EMITTED);
     let relay = Relay::new(database.clone(), events.clone(), outbox.clone(), emitting);
-    let commands =
-        Consumer::new(database.clone(), events, outbox, messages::STREAM, messages::SUBJECTS, StockKeeper { clock });
-    tokio::spawn(reload(lifecycle.clone(), credentials, Arc::clone(&identity), Arc::clone(&verifier)));
+    let commands = Consumer::new(
+        database.clone(),
+        events,
+        outbox.clone(),
+        messages::STREAM,
+        messages::SUBJECTS,
+        StockKeeper { clock },
+    );
+    tokio::spawn({
+        let (lifecycle, identity, verifier) = (lifecycle.clone(), Arc::clone(&identity), Arc::clone(&verifier));
+        let parts = move || {
+            vec![identity.reload().map_err(anyhow::Error::from), verifier.reload(&credentials).map_err(Into::into)]
+        };
+        async move { lifecycle.reload_by(parts).await }
+    });
 
     // The database may come later: until then the listener answers, and says what it waits for.
     let server = Server::new(&settings, identity, api::router(app, verifier), metrics, health).bind()?;
@@ -80,37 +89,11 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
         schema.happened();
         let (tasks, until) = (lifecycle.tasks(), stop.clone());
         tasks.spawn(async move { relay.run(until).await });
-        tasks.spawn(commands.run(stop));
+        tasks.spawn(commands.run(stop.clone()));
+        let recorder = outbox::refusals::recorder(outbox, database.clone(), messages::DOMAIN);
+        tasks.spawn(refusals.run(stop, recorder));
         lifecycle.ready();
         anyhow::Ok(())
     };
-    let serving = async {
-        server.serve(&lifecycle).await;
-        lifecycle.drained(GRACE).await;
-    };
-    tokio::pin!(serving);
-    tokio::select! {
-        prepared = lifecycle.prepare(preparation) => match prepared {
-            Err(error) if !lifecycle.is_draining() => return Err(error),
-            _ => serving.await,
-        },
-        () = &mut serving => {}
-    }
-    Ok(())
-}
-
-/// Takes up rotated credentials on SIGHUP. One that is not usable leaves what was there in place.
-async fn reload(lifecycle: Lifecycle, credentials: Credentials, identity: Arc<Identity>, verifier: Arc<Verifier>) {
-    let mut reloads = lifecycle.reloads();
-    while reloads.changed().await.is_ok() {
-        lifecycle.reloading();
-        let results = [
-            identity.reload().map_err(anyhow::Error::from),
-            verifier.reload(&credentials).map_err(anyhow::Error::from),
-        ];
-        for error in results.into_iter().filter_map(Result::err) {
-            tracing::error!(%error, "a credential was not reloaded; the old one stays");
-        }
-        lifecycle.ready();
-    }
+    server.serve_prepared(&lifecycle, GRACE, preparation).await
 }

@@ -5,9 +5,10 @@
 
 use database::Transaction;
 use jiff::Timestamp;
-use outbox::{Event, Handler, HandlerError, NewEvent, Outbox, failpoint};
+use outbox::{Event, Handler, HandlerError, NewEvent, Outbox, asyncapi::Description, failpoint};
 use runtime::{clock::Clock, trace::TraceContext};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
@@ -21,6 +22,8 @@ use crate::{
 
 /// The stream the commands come from: that of the service which gives them.
 pub const STREAM: &str = "eshop-documents";
+/// The domain of its events.
+pub const DOMAIN: &str = "items";
 /// What the service's own stream holds.
 pub const EMITTED: [&str; 1] = ["items.>"];
 /// The commands.
@@ -56,54 +59,86 @@ pub struct Return {
     pub lines: Vec<Line>,
 }
 
+/// What is told of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct OfOrder {
+    /// The order.
+    pub order_id: Uuid,
+}
+
+/// What is told of a credit note.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct OfCreditNote {
+    /// The credit note.
+    pub credit_note_id: Uuid,
+}
+
+/// Why nothing is promised to an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Refused {
+    /// The order.
+    pub order_id: Uuid,
+    /// Why.
+    pub reason: RefusalReason,
+    /// What was missing.
+    pub lines: Vec<Shortage>,
+}
+
 /// What the service answers to a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Answer {
-    /// `items.reservation.reserved`: all lines are promised to the order.
-    Reserved {
-        /// The order.
-        order_id: Uuid,
-    },
-    /// `items.reservation.refused`: nothing is promised to the order.
-    Refused {
-        /// The order.
-        order_id: Uuid,
-        /// Why.
-        reason: RefusalReason,
-        /// What was missing.
-        lines: Vec<Shortage>,
-    },
-    /// `items.reservation.taken`: the order's stock left the house.
-    Taken {
-        /// The order.
-        order_id: Uuid,
-    },
-    /// `items.reservation.released`: nothing is promised to the order any more.
-    Released {
-        /// The order.
-        order_id: Uuid,
-    },
-    /// `items.reservation.returned`: the goods are on hand again.
-    Returned {
-        /// The credit note.
-        credit_note_id: Uuid,
-    },
+    /// All lines are promised to the order.
+    Reserved(OfOrder),
+    /// Nothing is promised to the order.
+    Refused(Refused),
+    /// The order's stock left the house.
+    Taken(OfOrder),
+    /// Nothing is promised to the order any more.
+    Released(OfOrder),
+    /// The goods are on hand again.
+    Returned(OfCreditNote),
+}
+
+const RESERVED: &str = "items.reservation.reserved";
+const REFUSED: &str = "items.reservation.refused";
+const TAKEN: &str = "items.reservation.taken";
+const RELEASED: &str = "items.reservation.released";
+const RETURNED: &str = "items.reservation.returned";
+const CREATED: &str = "items.item.created";
+const UPDATED: &str = "items.item.updated";
+const DELETED: &str = "items.item.deleted";
+const STOCK_ADJUSTED: &str = "items.item.stock-adjusted";
+
+/// What this service emits, for others to read.
+#[must_use]
+pub fn described() -> Description {
+    Description::new("item-management", "The shop's items, and answers to the commands of the order transaction.")
+        .refusals(DOMAIN)
+        .event::<OfOrder>(RESERVED)
+        .event::<Refused>(REFUSED)
+        .event::<OfOrder>(TAKEN)
+        .event::<OfOrder>(RELEASED)
+        .event::<OfCreditNote>(RETURNED)
+        .event::<Item>(CREATED)
+        .event::<Item>(UPDATED)
+        .event::<Item>(DELETED)
+        .event::<StockEntry>(STOCK_ADJUSTED)
 }
 
 impl Answer {
     fn refused(order_id: Uuid, refusal: Refusal) -> Self {
-        Self::Refused { order_id, reason: refusal.reason, lines: refusal.lines }
+        Self::Refused(Refused { order_id, reason: refusal.reason, lines: refusal.lines })
     }
 
     /// Subject, and the aggregate it is about.
     fn address(&self) -> (&'static str, Uuid) {
-        match *self {
-            Self::Reserved { order_id } => ("items.reservation.reserved", order_id),
-            Self::Refused { order_id, .. } => ("items.reservation.refused", order_id),
-            Self::Taken { order_id } => ("items.reservation.taken", order_id),
-            Self::Released { order_id } => ("items.reservation.released", order_id),
-            Self::Returned { credit_note_id } => ("items.reservation.returned", credit_note_id),
+        match self {
+            Self::Reserved(order) => (RESERVED, order.order_id),
+            Self::Refused(refused) => (REFUSED, refused.order_id),
+            Self::Taken(order) => (TAKEN, order.order_id),
+            Self::Released(order) => (RELEASED, order.order_id),
+            Self::Returned(note) => (RETURNED, note.credit_note_id),
         }
     }
 }
@@ -125,10 +160,10 @@ pub enum Fact<'a> {
 impl Fact<'_> {
     fn address(&self) -> (&'static str, Uuid) {
         match self {
-            Self::Created(item) => ("items.item.created", item.id),
-            Self::Updated(item) => ("items.item.updated", item.id),
-            Self::Deleted(item) => ("items.item.deleted", item.id),
-            Self::StockAdjusted(entry) => ("items.item.stock-adjusted", entry.item_id),
+            Self::Created(item) => (CREATED, item.id),
+            Self::Updated(item) => (UPDATED, item.id),
+            Self::Deleted(item) => (DELETED, item.id),
+            Self::StockAdjusted(entry) => (STOCK_ADJUSTED, entry.item_id),
         }
     }
 
@@ -191,7 +226,7 @@ async fn reserve(tx: &Transaction<'_>, command: Reserve, now: Timestamp) -> Resu
             Some(Reservation { state: ReservationState::Released, .. }) => {
                 Answer::refused(order_id, Refusal::released())
             }
-            _ => Answer::Reserved { order_id },
+            _ => Answer::Reserved(OfOrder { order_id }),
         });
     }
     let shelf = store::lock_shelf(tx, &lines.items(), Reach::Existing).await?;
@@ -202,7 +237,7 @@ async fn reserve(tx: &Transaction<'_>, command: Reserve, now: Timestamp) -> Resu
             store::insert_lines(tx, order_id, &lines).await?;
             store::write_shelf(tx, &shelf, now).await?;
             failpoint!(failpoints::RESERVE);
-            Ok(Answer::Reserved { order_id })
+            Ok(Answer::Reserved(OfOrder { order_id }))
         }
         Err(refusal) => {
             let refused = Reservation { state: ReservationState::Refused, refusal: Some(refusal.clone()) };
@@ -224,7 +259,7 @@ async fn take(tx: &Transaction<'_>, command: Settle, actor: &str, now: Timestamp
         store::insert_entries(tx, entry(EntryKind::Taken, order_id, actor), &taken, now).await?;
         failpoint!(failpoints::TAKE);
     }
-    Ok(Answer::Taken { order_id })
+    Ok(Answer::Taken(OfOrder { order_id }))
 }
 
 /// Gives what the order holds free, or makes sure that it will never hold anything.
@@ -244,7 +279,7 @@ async fn release(tx: &Transaction<'_>, command: Settle, now: Timestamp) -> Resul
         }
         _ => {}
     }
-    Ok(Answer::Released { order_id })
+    Ok(Answer::Released(OfOrder { order_id }))
 }
 
 /// Puts what a credit note returns back on the shelf, of deleted items too.
@@ -270,7 +305,7 @@ async fn put_back(tx: &Transaction<'_>, command: Return, actor: &str, now: Times
         store::insert_entries(tx, entry(EntryKind::Returned, credit_note_id, actor), &returned, now).await?;
         failpoint!(failpoints::PUT_BACK);
     }
-    Ok(Answer::Returned { credit_note_id })
+    Ok(Answer::Returned(OfCreditNote { credit_note_id }))
 }
 
 /// Applies `change` to the stock of everything the order holds, and tells what that is.

@@ -14,8 +14,14 @@ pub const CLIENT: &str = "berth-cli";
 /// Where it is sent back to. Nothing listens there: the CLI takes the answer before it would be followed.
 pub const REDIRECT: &str = "http://127.0.0.1/callback";
 
-const USERS: [(&str, &[&str]); 5] =
-    [("alice", &["customer"]), ("bob", &["customer"]), ("carol", &["clerk"]), ("mallory", &[]), ("admin", &["admin"])];
+const USERS: [(&str, &[&str]); 6] = [
+    ("alice", &["customer"]),
+    ("bob", &["customer"]),
+    ("carol", &["clerk"]),
+    ("dave", &["auditor"]),
+    ("mallory", &[]),
+    ("admin", &["admin"]),
+];
 
 /// What the identity service reads as `bootstrap.json`.
 #[derive(Debug, Serialize, Deserialize)]

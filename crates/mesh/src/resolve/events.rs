@@ -36,6 +36,16 @@ impl Bus {
             .map(|service| user(service, &streams));
         Self { users: users.collect(), streams: streams.all }
     }
+
+    /// What a service consumes of which stream: `items=items.item.*,items.reservation.* documents=documents.>`.
+    pub(super) fn consumed_by(&self, service: &Name) -> String {
+        let of_stream = |stream: &Stream| {
+            let consumer = stream.consumers.iter().find(|consumer| consumer.name == *service)?;
+            let filters: Vec<&str> = consumer.filters.iter().map(Subject::as_str).collect();
+            Some(format!("{}={}", stream.name, filters.join(",")))
+        };
+        self.streams.iter().filter_map(of_stream).collect::<Vec<_>>().join(" ")
+    }
 }
 
 fn check_bus_exists(declaration: &Declaration, findings: &mut Findings) {

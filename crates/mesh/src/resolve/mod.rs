@@ -327,6 +327,9 @@ impl Resolved<'_> {
             let (_, host, port) = self.server(&Name::new(EVENTS).ok()?, *events.port.get_ref())?;
             set("BERTH_EVENTS_URL", format!("tls://{host}:{port}"));
         }
+        if !service.body.consumes.is_empty() {
+            set("BERTH_CONSUMES", self.bus.consumed_by(&service.name));
+        }
         for callee in self.calls.from.get(&service.name).into_iter().flatten() {
             let callee = self.declaration.services.get(callee)?;
             let addresses = self.layout.copies(&callee.name).iter().map(|copy| {

@@ -42,6 +42,7 @@ fn variables(service: &Entry<Service>, has_database: bool) -> BTreeSet<String> {
     add(body.route.is_some(), &["BERTH_PUBLIC_URL"]);
     add(has_database, &["BERTH_DATABASE_SERVER", "BERTH_DATABASE_URL"]);
     add(body.uses_events(), &["BERTH_EVENTS_URL"]);
+    add(!body.consumes.is_empty(), &["BERTH_CONSUMES"]);
     names.extend(
         body.calls.iter().filter_map(|callee| Some(peer_variable(&Name::new(callee.get_ref().as_str()).ok()?))),
     );

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use auth::Principal;
+use auth::{
+    Principal,
+    testing::{shopper, signed_in_only},
+};
 use berth_http::openapi::operations;
 use eshop_documents::api;
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{Service, alice, bob, carol, euros, mallory, order_of, shopper};
+use crate::world::{Service, alice, bob, carol, euros, mallory, order_of};
 
 /// How one operation is called: by whom in vain, and with which answer; by whom with success.
 struct Case {
@@ -26,11 +29,6 @@ fn auditor() -> Principal {
 
 fn admin() -> Principal {
     shopper("admin", &["admin"])
-}
-
-/// A user who might, through a client that only signs people in.
-fn signed_in_only(user: Principal) -> Principal {
-    Principal { scopes: ["openid", "profile"].map(str::to_owned).into(), ..user }
 }
 
 /// One case for each operation. The targets are alice's.

@@ -6,11 +6,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+pub(crate) use auth::testing::Answer;
 use auth::{
     Principal,
     internal::{Issuers, Minter, Verifier},
     jws::{KeySet, SigningKey},
-    testing::{DOMAIN, TestIssuer, spiffe},
+    testing::{DOMAIN, TestIssuer, TestService, shopper, spiffe},
     web::{self, Caller},
 };
 use axum::{Router, extract::State, routing::post};
@@ -30,15 +31,13 @@ use eshop_documents::{
     saga,
     store::{self, Cause, NewOrder, RequestKey, Store},
 };
-use http::{Request, StatusCode, header};
-use http_body_util::BodyExt as _;
+use http::{Request, header};
 use outbox::Outbox;
 use runtime::{clock::Clock, credentials::Credentials, lifecycle::Lifecycle, settings::Settings, telemetry::Metrics};
 use serde_json::{Value, json};
 use testkit::Postgres;
 use tls::{Identity, authority::Authority};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 use uuid::Uuid;
 
 /// The documents in a database of the test's own.
@@ -227,6 +226,7 @@ fn settings(service: &str, peers: HashMap<&str, SocketAddr>) -> Settings {
         database_url: None,
         database_server: None,
         events_url: None,
+        consumes: std::collections::BTreeMap::new(),
         audience: None,
         peers: peers.into_iter().map(|(name, address)| (name.to_owned(), vec![address.to_string()])).collect(),
     }
@@ -250,40 +250,13 @@ fn identity(authority: &Authority, name: &str) -> Arc<Identity> {
 pub(crate) struct Service {
     pub(crate) world: World,
     pub(crate) items: Items,
-    router: Router,
-    issuer: TestIssuer,
+    router: TestService,
     running: CancellationToken,
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
         self.running.cancel();
-    }
-}
-
-/// What was answered.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: http::HeaderMap,
-    pub(crate) body: Value,
-}
-
-impl Answer {
-    pub(crate) fn expect(self, status: u16) -> Self {
-        assert_eq!(self.status.as_u16(), status, "{:#} {:?}", self.body, self.headers);
-        if self.status.as_u16() >= 400 {
-            assert_eq!(self.header("content-type"), "application/problem+json");
-        }
-        self
-    }
-
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.headers)).to_str().unwrap()
-    }
-
-    pub(crate) fn id(&self) -> Uuid {
-        serde_json::from_value(self.body["id"].clone()).unwrap()
     }
 }
 
@@ -301,20 +274,13 @@ impl Service {
             patience: Patience::default(),
         };
         let issuer = TestIssuer::new("eshop-documents");
-        let router = api::router(app, issuer.verifier());
-        Self { world, items, router, issuer, running }
+        let router = TestService::new(api::router(app, issuer.verifier()), issuer);
+        Self { world, items, router, running }
     }
 
     /// A request through the gateway, in somebody's name or in nobody's.
     pub(crate) async fn send(&self, caller: Option<&Principal>, request: Request<String>) -> Answer {
-        let request = match caller {
-            Some(caller) => self.issuer.sign(request, caller),
-            None => auth::testing::unsigned_from("gateway", request),
-        };
-        let response = self.router.clone().oneshot(request.map(axum::body::Body::from)).await.unwrap();
-        let (head, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        Answer { status: head.status, headers: head.headers, body: serde_json::from_slice(&bytes).unwrap_or_default() }
+        self.router.send("gateway", caller, request.map(axum::body::Body::from)).await
     }
 
     pub(crate) async fn get(&self, caller: &Principal, path: &str) -> Answer {
@@ -347,11 +313,6 @@ impl Service {
 
 pub(crate) fn order_of(item: Uuid, quantity: i64) -> Value {
     json!({ "kind": "order", "lines": [{ "item_id": item, "quantity": quantity }] })
-}
-
-/// A user whose token is good for the shop.
-pub(crate) fn shopper(name: &str, roles: &[&str]) -> Principal {
-    Principal { scopes: ["openid", "shop"].map(str::to_owned).into(), ..Principal::user(name, roles.iter().copied()) }
 }
 
 pub(crate) fn alice() -> Principal {

@@ -234,6 +234,7 @@ impl World {
         let means = Means {
             minter: Arc::new(Minter::load(&credentials, identity.id(), Clock::system()).unwrap()),
             identity,
+            refusals: auth::refusals::Refusals::default(),
             clock: Clock::system(),
             metrics: GatewayMetrics::register(&metrics),
             upstream_metrics: UpstreamMetrics::register(&metrics),

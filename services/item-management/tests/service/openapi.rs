@@ -1,7 +1,7 @@
-//! The OpenAPI document: committed, and complete in itself.
+//! The OpenAPI and the AsyncAPI document: committed, and complete in themselves.
 
 use berth_http::openapi;
-use item_management::api;
+use item_management::{api, messages};
 use serde_json::Value;
 
 #[test]
@@ -10,9 +10,18 @@ fn the_committed_document_is_the_one_served() {
 }
 
 #[test]
+fn the_committed_events_are_the_emitted_ones() {
+    openapi::assert_committed(&messages::described().document(), "asyncapi/item-management.json");
+}
+
+#[test]
 fn every_reference_leads_somewhere() {
-    let document = serde_json::to_value(api::document()).unwrap();
-    let (mut references, mut rest) = (Vec::new(), vec![&document]);
+    leads_somewhere(&serde_json::to_value(api::document()).unwrap());
+    leads_somewhere(&messages::described().document());
+}
+
+fn leads_somewhere(document: &Value) {
+    let (mut references, mut rest) = (Vec::new(), vec![document]);
     while let Some(value) = rest.pop() {
         match value {
             Value::Object(members) => {

@@ -1,12 +1,15 @@
 //! A service of the test's own: its PostgreSQL, its router, its callers, a clock that only the test moves.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use auth::{Principal, testing::TestIssuer};
+pub(crate) use auth::testing::Answer;
+use auth::{
+    Principal,
+    testing::{TestIssuer, TestService, shopper, signed_in_only},
+};
 use axum::body::Body;
 use database::Database;
-use http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
-use http_body_util::BodyExt;
+use http::{HeaderName, Method, Request, header};
 use item_management::{
     api::{self, App},
     domain::{Item, NewItem},
@@ -18,7 +21,6 @@ use runtime::clock::Clock;
 use serde_json::{Value, json};
 use testkit::Postgres;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 use uuid::Uuid;
 
 /// Where the test's clock stands at first.
@@ -45,8 +47,7 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     /// A connection past the service.
     pub(crate) reader: tokio_postgres::Client,
-    router: axum::Router,
-    issuer: TestIssuer,
+    service: TestService,
 }
 
 /// Who calls.
@@ -87,8 +88,8 @@ impl World {
             authorizer: Arc::new(api::authorizer().unwrap()),
             clock: clock.clone(),
         };
-        let router = api::router(app, issuer.verifier());
-        Self { postgres, database, clock, reader: server.client().await, router, issuer }
+        let service = TestService::new(api::router(app, issuer.verifier()), issuer);
+        Self { postgres, database, clock, reader: server.client().await, service }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -173,74 +174,16 @@ impl Call<'_> {
 
     pub(crate) async fn send(self) -> Answer {
         let request = self.request.body(self.body).unwrap();
-        let user = |role: &str| shopper(Principal::user(format!("the-{role}"), [role]));
-        let issuer = &self.world.issuer;
-        let documents = auth::testing::spiffe("eshop-documents");
-        let request = match self.who {
-            Who::Nobody => auth::testing::unsigned_from("gateway", request),
-            Who::Mallory => issuer.sign(request, &shopper(Principal::user("mallory", [""; 0]))),
-            Who::SignedInOnly => issuer.sign(request, &Principal { scopes: ["openid".into()].into(), ..user("clerk") }),
-            Who::Role(role) => issuer.sign(request, &user(role)),
-            Who::DocumentsFor(role) => issuer.sign_as("eshop-documents", request, &user(role)),
-            Who::Documents => issuer.sign_as("eshop-documents", request, &Principal::service(&documents)),
+        let user = |role: &str| shopper(&format!("the-{role}"), &[role]);
+        let documents = Principal::service(&auth::testing::spiffe("eshop-documents"));
+        let (from, who) = match self.who {
+            Who::Nobody => ("gateway", None),
+            Who::Mallory => ("gateway", Some(shopper("mallory", &[]))),
+            Who::SignedInOnly => ("gateway", Some(signed_in_only(user("clerk")))),
+            Who::Role(role) => ("gateway", Some(user(role))),
+            Who::DocumentsFor(role) => ("eshop-documents", Some(user(role))),
+            Who::Documents => ("eshop-documents", Some(documents)),
         };
-        let answering = self.world.router.clone().oneshot(request);
-        let answer =
-            tokio::time::timeout(Duration::from_secs(30), answering).await.expect("an answer in time").unwrap();
-        let (parts, body) = answer.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
-        Answer { status: parts.status, headers: parts.headers, body }
-    }
-}
-
-/// The same user, with a token that is good for the shop.
-fn shopper(user: Principal) -> Principal {
-    Principal { scopes: ["openid", "shop"].map(str::to_owned).into(), ..user }
-}
-
-/// What the service answered.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Value,
-}
-
-impl Answer {
-    /// The same, if it has this status; a problem document if that is an error.
-    #[track_caller]
-    pub(crate) fn expect(self, status: u16) -> Self {
-        assert_eq!(self.status.as_u16(), status, "{:#}", self.body);
-        if status >= 400 {
-            assert_eq!(self.header("content-type"), "application/problem+json");
-            assert_eq!(self.body["status"], status);
-        }
-        self
-    }
-
-    /// The same, if it is a problem of this kind.
-    #[track_caller]
-    pub(crate) fn problem(self, status: u16, slug: &str) -> Self {
-        let answer = self.expect(status);
-        assert_eq!(answer.body["type"], format!("urn:berth:problem:{slug}"), "{:#}", answer.body);
-        answer
-    }
-
-    /// The same, if its first error names this member of the body, parameter or header.
-    #[track_caller]
-    pub(crate) fn names(self, what: &str, name: &str) -> Self {
-        assert_eq!(self.body["errors"][0][what], name, "{:#}", self.body);
-        self
-    }
-
-    #[track_caller]
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {:?}", self.headers)).to_str().unwrap()
-    }
-
-    #[track_caller]
-    pub(crate) fn etag(&self) -> String {
-        self.header("etag").to_owned()
+        self.world.service.send(from, who.as_ref(), request).await
     }
 }

@@ -1,0 +1,13 @@
+//! The committed documents are what the service does.
+
+use notifier::{api, messages};
+
+#[test]
+fn the_committed_description_is_the_served_one() {
+    berth_http::openapi::assert_committed(&api::document(), "openapi/notifier.json");
+}
+
+#[test]
+fn the_committed_events_are_the_emitted_ones() {
+    berth_http::openapi::assert_committed(&messages::described().document(), "asyncapi/notifier.json");
+}
