@@ -83,7 +83,7 @@ fn each_service_has_the_files_its_part_in_the_mesh_needs() {
 fn whoever_is_called_starts_first_and_the_gateway_last() {
     let plan = shop(Placement::Nodes);
     let order: Vec<&str> = plan.services.iter().map(|service| service.name.as_str()).collect();
-    assert_eq!(order, ["identity", "item-management", "eshop-documents", "audit", "notifier", "gateway"]);
+    assert_eq!(order, ["identity", "item-management", "audit", "notifier", "eshop-documents", "gateway"]);
     assert_eq!(plan.service("eshop-documents").unwrap().after, ["eshop-documents-db", "nats", "item-management"]);
 }
 

@@ -44,8 +44,8 @@ async fn every_operation_is_for_auditors_or_for_services_alone() {
         let body = (!body.is_null()).then_some(&body);
         let call = async |from: &str, who| world.call(from, who, operation.method.clone(), &path, body).await;
         call("gateway", None).await.problem(401, "unauthenticated");
-        let other = if id == "report_refusals" { dave() } else { gateway.clone() };
-        for (what, who) in users.iter().chain([&("the other kind", other)]) {
+        let other = [("the other kind", if id == "report_refusals" { dave() } else { gateway.clone() })];
+        for (what, who) in users.iter().chain(&other) {
             let answer = call("gateway", Some(who)).await;
             assert_eq!(answer.status, 403, "{id} by {what}: {:#}", answer.body);
         }

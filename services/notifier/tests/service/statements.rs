@@ -32,14 +32,14 @@ async fn what_is_due_is_taken_by_one_alone_and_a_few_of_each_at_a_time() {
     assert_eq!(claim(&["https://one.example:443"], 2, 10).await, [second, second]);
     assert_eq!(claim(&[], 2, 3).await.len(), 3);
     assert_eq!(claim(&[], 9, 10).await.len(), 5);
-    assert_eq!(claim(&[], 9, 10).await, [], "all are taken");
+    assert!(claim(&[], 9, 10).await.is_empty(), "all are taken");
     client.batch_execute("UPDATE deliveries SET next_at = now()").await.unwrap();
     assert_eq!(claim(&["https://two.example:443"], 9, 10).await, [first; 5], "whose lease is over is due again");
     client
         .batch_execute("UPDATE deliveries SET next_at = now(); UPDATE subscriptions SET state = 'paused'")
         .await
         .unwrap();
-    assert_eq!(claim(&[], 9, 10).await, [], "nothing of subscriptions that are not active");
+    assert!(claim(&[], 9, 10).await.is_empty(), "nothing of subscriptions that are not active");
 }
 
 #[tokio::test]
