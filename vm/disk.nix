@@ -26,10 +26,13 @@
       };
     };
 
-    # At each start the partition takes what the disk has; the file system follows, by `autoResize`.
-    systemd.repart = {
-      enable = true;
-      partitions."20-root".Type = "root";
+    # At each start the partition takes what the disk has. The file system follows it, also when it was mounted before that.
+    systemd = {
+      repart = {
+        enable = true;
+        partitions."20-root".Type = "root";
+      };
+      services.systemd-growfs-root.wantedBy = [ "multi-user.target" ];
     };
   };
 }
