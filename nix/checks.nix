@@ -22,7 +22,7 @@ let
   };
 in
 {
-  formatting = pkgs.runCommand "formatting" { nativeBuildInputs = [ pkgs.nixfmt ]; } ''
+  formatting = pkgs.runCommand "formatting" { nativeBuildInputs = [ pkgs.berthFormatter ]; } ''
     find ${nixFiles} -name '*.nix' -exec nixfmt --check {} +
     touch $out
   '';

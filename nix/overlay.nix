@@ -8,4 +8,7 @@ final: _: {
 
   # The CLI with all it starts on a developer's machine.
   berth = final.callPackage ./cli.nix { };
+
+  # The formatter of this repository: where nixpkgs has it, the one in Rust. It writes the same, and needs no Haskell compiler where there is no cache.
+  berthFormatter = final.nixfmt-rs or final.nixfmt;
 }

@@ -1,13 +1,13 @@
 # `nix develop`: what building, testing and formatting this repository takes.
 {
   mkShell,
+  berthFormatter,
   cargo,
   cargo-deny,
   cargo-nextest,
   clippy,
   curl,
   nats-server,
-  nixfmt,
   nodejs,
   postgresql,
   rustc,
@@ -15,13 +15,13 @@
 }:
 mkShell {
   packages = [
+    berthFormatter
     cargo
     cargo-deny
     cargo-nextest
     clippy
     curl
     nats-server
-    nixfmt
     nodejs
     postgresql
     rustc
