@@ -53,7 +53,9 @@ in
     default = pkgs.callPackage ./shell.nix { };
   });
 
-  formatter = forEachSystem (pkgs: pkgs.nixfmt-tree.override { nixfmt = pkgs.berthFormatter; });
+  formatter = forEachSystem (
+    pkgs: pkgs.nixfmt-tree.override { nixfmtPackage = pkgs.berthFormatter; }
+  );
 
   checks = forEachSystem (
     pkgs: import ./checks.nix { inherit self pkgs; } // import ../tests/nixos { inherit pkgs self; }
