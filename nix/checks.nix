@@ -13,6 +13,7 @@ let
         "examples"
         "mesh.lock.json"
         "mesh.toml"
+        "tests/nixos"
       ]
     );
   };
@@ -32,7 +33,7 @@ in
     cp -r ${sources}/. .
     chmod -R u+w .
     berth compose --check
-    for declaration in mesh.toml examples/*/mesh.toml; do
+    for declaration in mesh.toml examples/*/mesh.toml tests/nixos/*/mesh.toml; do
       berth --mesh "$declaration" lock --check
     done
     touch $out
