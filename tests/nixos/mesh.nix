@@ -11,8 +11,7 @@
 
     with subtest("with them the whole mesh comes up"):
         start_shop()
-        for user in ["alice", "carol", "mallory"]:
-            log_in(user)
+        open_shop("alice", "carol", "mallory")
 
     with subtest("instances are where the plan says, up to the number that is started"):
         running = "systemctl list-units --plain --no-legend --state=running 'item-management@*' 'eshop-documents@*' | cut -d' ' -f1"

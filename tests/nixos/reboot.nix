@@ -11,8 +11,7 @@
   script = ''
     start_shop()
     one = members["one"]
-    for user in ["alice", "carol"]:
-        log_in(user)
+    open_shop("alice", "carol")
     chair = new_item(100)
     promised = [order(chair, 1) for _ in range(5)]
     one.crash()
@@ -20,8 +19,7 @@
     one.start()
     one.wait_for_unit("berth.target")
     until("an answer", lambda: answers(f"/items/{chair}", "carol"), 600)
-    for user in ["alice", "carol"]:
-        log_in(user)
+    open_shop("alice", "carol")
     # Whether confirmed, or called off at their deadline: each is decided, and the stock says the same.
     outcomes = [decided(document) for document in promised]
     assert set(outcomes) <= {"CONFIRMED", "CANCELLED"}, outcomes

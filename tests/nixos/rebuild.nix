@@ -18,7 +18,7 @@
   script = ''
     start_shop()
     one = members["one"]
-    log_in("carol")
+    open_shop("carol")
     chair = new_item(10)
     database = property_of(one, "item-management-db", "InvocationID")
     documents = property_of(one, "eshop-documents@1", "InvocationID")

@@ -6,8 +6,7 @@
   script = ''
     start_shop()
     one = members["one"]
-    for user in ["alice", "carol"]:
-        log_in(user)
+    open_shop("alice", "carol")
     chair = new_item(1000)
 
     def kill(unit):

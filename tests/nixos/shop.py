@@ -42,6 +42,14 @@ def log_in(user):
     )
 
 
+def open_shop(*users):
+    """Logs the users in, and waits until each part answers carol, who is one of them."""
+    for user in users:
+        log_in(user)
+    for path in ["/items", "/documents"]:
+        until(f"an answer of {path}", lambda: answers(path, "carol"))
+
+
 def ask(method, path, user=None, body=None, headers=()):
     """Status and body of a request of the outside world; status 0 when there was no answer."""
     words = ["curl", "-sS", "--max-time", "30", "--cacert", "/root/mesh/.berth/ca.pem", "-X", method, "-w", "\n%{http_code}"]
