@@ -38,7 +38,7 @@ let
     }${lib.optionalString option.readOnly "- read only\n"}- declared in [`${file option}`](../${file option})
   '';
 in
-builtins.toFile "nixos-options.md" ''
+pkgs.writeText "nixos-options.md" ''
   # The NixOS options
 
   Written from `nixos-modules/options/`; a check fails when it has drifted. How the machines are meant to be used: [operating a mesh](operations.md).
