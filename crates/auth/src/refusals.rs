@@ -339,7 +339,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_could_not_be_recorded_is_tried_again_and_the_rest_is_recorded_at_the_end() {
         let refusals = Refusals::new(Clock::manual(at(0)));
-        let (stop, recorded, failures) = (CancellationToken::new(), Arc::new(Mutex::new(Vec::new())), Mutex::new(3));
+        let (stop, recorded, failures) =
+            (CancellationToken::new(), Arc::new(Mutex::new(Vec::new())), Mutex::new(3_u32));
         refusals.note(refusal("Item/1"));
         let record = {
             let recorded = Arc::clone(&recorded);

@@ -332,7 +332,7 @@ async fn verify_chain(
     let client = app.database.get().await?;
     let (head, last) = store::end(&*client).await?;
     let end = to.unwrap_or(head.seq);
-    let mut walk = Walk::new(before(&*client, from).await?, end);
+    let mut walk = Walk::new(before(&client, from).await?, end);
     let deadline = Instant::now() + LONGEST_WALK;
     while walk.position() <= end && !walk.is_hopeless() && Instant::now() < deadline {
         let entries = store::walk(&*client, walk.position(), end).await?;
@@ -346,7 +346,7 @@ async fn verify_chain(
     let mut checkpoints = Vec::new();
     let mut compare = async |remembered_by, remembered: Result<Option<Head>, String>| {
         if let Ok(Some(remembered)) = remembered {
-            agree(&*client, &mut walk, remembered, last).await?;
+            agree(&client, &mut walk, remembered, last).await?;
         }
         let (seq, unavailable) = match remembered {
             Ok(head) => (head.map(|head| head.seq), None),
@@ -363,7 +363,7 @@ async fn verify_chain(
         if last > head.seq {
             walk.fault(Fault::Surplus { first: head.seq + 1, last });
         }
-        agree(&*client, &mut walk, head, last).await?;
+        agree(&client, &mut walk, head, last).await?;
     }
     let (entries, faults) = walk.result();
     Ok(Json(Verification { verified: faults.is_empty(), from, to: end, entries, next, faults, checkpoints }))
