@@ -62,5 +62,8 @@ systemctl --no-block start berth.target
 for service in "${!changed[@]}"; do
   echo "new credentials for $service: ${changed[$service]}"
   systemctl list-units --plain --no-legend --state=active "$service@*.service" "$service.service" |
-    while read -r unit _; do systemctl "${changed[$service]}" "$unit"; done
+    while read -r unit _; do
+      systemctl "${changed[$service]}" "$unit"
+      if [ "${changed[$service]}" = restart ]; then sleep "$SETTLE"; fi
+    done
 done

@@ -29,7 +29,15 @@ in
             pkgs.gnutar
           ];
           # What a reload brings to a running service: nothing, where systemd keeps what it was started with.
-          runtimeEnv.RELOADED = lib.optionalString refreshes "tls-cert.pem tls-key.pem mesh-ca.pem public-cert.pem public-key.pem token-issuers.json";
+          runtimeEnv = {
+            RELOADED = lib.optionalString refreshes "tls-cert.pem tls-key.pem mesh-ca.pem public-cert.pem public-key.pem token-issuers.json";
+            # The longest that one of the services takes until traffic comes back to it, in seconds.
+            SETTLE = toString (
+              lib.foldl' lib.max 0 (
+                lib.mapAttrsToList (_: service: service.health.interval * 2 / 1000.0) cfg.services
+              )
+            );
+          };
           text = builtins.readFile ./berth-credentials.sh;
         })
       ];

@@ -68,7 +68,10 @@ let
             }
           ) (lib.filter here service.instances)
         );
-        health = { inherit (service.health) path; };
+        health = {
+          inherit (service.health) path;
+          interval = service.health.interval_ms;
+        };
         stopTimeout = service.stop_timeout_ms;
         watchdog = service.watchdog_ms;
       }

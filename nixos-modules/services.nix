@@ -92,17 +92,23 @@ let
       Type = "oneshot";
       RemainAfterExit = true;
       ExecStart = "${pkgs.coreutils}/bin/true";
-      ExecReload = "${lib.getExe rolling} ${name}";
+      ExecReload = "${lib.getExe rolling} ${name} ${unit.settle service}";
       TimeoutStartSec = "infinity";
     };
   };
 
   rolling = pkgs.writeShellApplication {
     name = "berth-rolling-restart";
-    runtimeInputs = [ config.systemd.package ];
+    runtimeInputs = [
+      config.systemd.package
+      pkgs.coreutils
+    ];
     text = ''
       systemctl list-units --plain --no-legend --state=active,activating,deactivating "$1@*.service" |
-        while read -r unit _; do systemctl restart "$unit"; done
+        while read -r unit _; do
+          systemctl restart "$unit"
+          sleep "$2"
+        done
     '';
   };
 

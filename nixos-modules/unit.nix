@@ -46,6 +46,9 @@
       RefreshOnReload = "credentials";
     };
 
+  # Seconds until whoever balances load has noticed that an instance is back.
+  settle = service: toString (service.health.interval * 2 / 1000.0);
+
   # For `ExecStartPost=`: repeats a question until the answer is yes. A main process that is gone never gives it.
   await =
     question:

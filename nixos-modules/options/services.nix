@@ -17,6 +17,11 @@ let
         example = "/health";
         description = "GET on this path must answer 2xx before an instance counts as started; none: accepting a connection is enough.";
       };
+      interval = mkOption {
+        type = types.ints.positive;
+        default = 1000;
+        description = "From one probe of the gateway to the next, in milliseconds. So long, twice, an instance that was restarted gets traffic before the next one is restarted.";
+      };
     };
   };
 
