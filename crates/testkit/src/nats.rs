@@ -1,6 +1,6 @@
 //! A NATS server with JetStream for one test.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use servers::NatsProgram;
 use tempfile::TempDir;
@@ -95,6 +95,11 @@ impl Nats {
         self.kill();
         let store = self.folder.path().join("jetstream");
         std::fs::remove_dir_all(store).expect("cannot remove the store");
+    }
+
+    /// The file it was configured by.
+    pub fn configuration(&self) -> PathBuf {
+        self.folder.path().join("nats.conf")
     }
 
     /// The server's process id, for signals.

@@ -57,7 +57,15 @@ impl Postgres {
     /// # Panics
     /// There is no PostgreSQL on this machine, or it does not start.
     pub async fn start() -> Self {
-        Self::start_with(None, ROLE).await
+        Self::start_with(None, ROLE, false).await
+    }
+
+    /// Starts one whose commits wait for the disk, with the memory that a database of a mesh has: for what is measured.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_durable() -> Self {
+        Self::start_with(None, ROLE, true).await
     }
 
     /// Starts one as a mesh does: with TLS, and for `role` alone, which has to show a certificate of its own.
@@ -65,10 +73,10 @@ impl Postgres {
     /// # Panics
     /// As [`start`](Self::start).
     pub async fn start_secured(tls: TlsFiles, role: &str) -> Self {
-        Self::start_with(Some(tls), role).await
+        Self::start_with(Some(tls), role, false).await
     }
 
-    async fn start_with(tls: Option<TlsFiles>, role: &str) -> Self {
+    async fn start_with(tls: Option<TlsFiles>, role: &str, durable: bool) -> Self {
         let programs = PostgresPrograms::find().expect("cannot test without PostgreSQL");
         let folder = tempfile::Builder::new().prefix("berth-pg-").tempdir().expect("cannot make a temporary folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).expect("cannot open the folder");
@@ -82,8 +90,8 @@ impl Postgres {
                 account: Account::unprivileged(),
                 tls: tls.clone(),
                 max_connections: 60,
-                memory: 64 << 20,
-                durable: false,
+                memory: if durable { 512 << 20 } else { 64 << 20 },
+                durable,
             };
             prepare(&server, role).expect("cannot prepare PostgreSQL");
             let mut process = Process::new(server.launch(), &folder.path().join("log"));

@@ -6,5 +6,6 @@ mod description;
 mod permissions;
 mod requests;
 mod statements;
+mod steps;
 mod transaction;
 mod world;

@@ -10,5 +10,6 @@ mod messages;
 mod openapi;
 mod order_transaction;
 mod startup;
+mod steps;
 mod store;
 mod world;

@@ -31,9 +31,24 @@ fn lines(quantities: &[(Uuid, i64)]) -> Value {
     quantities.iter().map(|(item, quantity)| json!({"item_id": item, "quantity": quantity})).collect()
 }
 
+pub(crate) fn reserve_command(order: Uuid, quantities: &[(Uuid, i64)]) -> Event {
+    let data = json!({"order_id": order, "deadline": "2026-11-23T12:00:30Z", "lines": lines(quantities)});
+    command("reserve", order, data)
+}
+
+/// `take` or `release`.
+pub(crate) fn settle_command(name: &str, order: Uuid) -> Event {
+    command(name, order, json!({"order_id": order, "reason": "deadline"}))
+}
+
+pub(crate) fn put_back_command(note: Uuid, order: Uuid, quantities: &[(Uuid, i64)]) -> Event {
+    let data = json!({"credit_note_id": note, "order_id": order, "lines": lines(quantities)});
+    command("return", note, data)
+}
+
 impl World {
     /// Handles a command as the consumer does, without its inbox: so what is idempotent is so by state.
-    async fn handle(&self, event: &Event) -> Result<(), HandlerError> {
+    pub(crate) async fn handle(&self, event: &Event) -> Result<(), HandlerError> {
         let keeper = StockKeeper { clock: self.clock.clone() };
         in_transaction!(self, |tx| keeper.handle(tx, event))
     }
@@ -54,13 +69,12 @@ impl World {
         order: Uuid,
         quantities: &[(Uuid, i64)],
     ) -> Result<(String, Value), HandlerError> {
-        let data = json!({"order_id": order, "deadline": "2026-11-23T12:00:30Z", "lines": lines(quantities)});
-        self.answer(&command("reserve", order, data)).await
+        self.answer(&reserve_command(order, quantities)).await
     }
 
     /// `take` or `release`.
     pub(crate) async fn settle(&self, name: &str, order: Uuid) -> Result<(String, Value), HandlerError> {
-        self.answer(&command(name, order, json!({"order_id": order, "reason": "deadline"}))).await
+        self.answer(&settle_command(name, order)).await
     }
 
     async fn put_back(
@@ -69,8 +83,7 @@ impl World {
         order: Uuid,
         quantities: &[(Uuid, i64)],
     ) -> Result<(String, Value), HandlerError> {
-        let data = json!({"credit_note_id": note, "order_id": order, "lines": lines(quantities)});
-        self.answer(&command("return", note, data)).await
+        self.answer(&put_back_command(note, order, quantities)).await
     }
 }
 

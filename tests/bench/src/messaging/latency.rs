@@ -1,0 +1,134 @@
+//! How long it takes from the commit of a change until another service has handled the event of it and committed, at half the load
+//! that it can bear. Both moments are those that PostgreSQL notes of the commits themselves (`track_commit_timestamp`).
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use database::{Database, Statements as _, Transaction};
+use outbox::{Consumer, Event, Events, Handler, HandlerError, Outbox};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    Goal, Servers, rate, raw,
+    relay::{Running, STREAM},
+    report::Bound,
+    writes,
+};
+
+const CONSUMER: &str = "items";
+/// Events by which the load that can be borne is found.
+const PROBE: u64 = 4000;
+/// How long half of it is borne.
+const SPAN: Duration = Duration::from_secs(15);
+
+/// Changes something, as a handler does.
+struct Keeper;
+
+impl Handler for Keeper {
+    async fn handle(&self, tx: &Transaction<'_>, event: &Event) -> Result<(), HandlerError> {
+        tx.run(raw::THING, &[&event.aggregate.id, &"thing", &1_i64]).await?;
+        Ok(())
+    }
+}
+
+pub(super) async fn measure(servers: &Servers) -> Result<Goal> {
+    // What was published before is not to be heard of.
+    let client = async_nats::connect(servers.nats.url()).await?;
+    async_nats::jetstream::new(client).get_stream(STREAM).await?.purge().await?;
+    let relay = Running::start(servers).await?;
+    let events = Events::at(&servers.nats.url(), CONSUMER).await?;
+    let (stop, items) = (CancellationToken::new(), servers.items.clone());
+    let consumer = Consumer::new(items, events, Outbox::default(), STREAM, ["documents.order.*"], Keeper);
+    let consuming = tokio::spawn(consumer.run(stop.clone()));
+    relay.leads(servers).await?;
+    let began = Instant::now();
+    let data = raw::data();
+    raw::by_all_writers(PROBE, || write_and_wake(servers, &relay, &data)).await?;
+    handled(servers, PROBE).await?;
+    let most = rate(PROBE, began.elapsed());
+    let before = commits(&servers.documents).await?.len();
+    let borne = bear(servers, &relay, most / 2.0).await?;
+    handled(servers, (before as u64) + borne).await?;
+    stop.cancel();
+    consuming.await?;
+    relay.stop().await?;
+    let delays = delays(servers, before).await?;
+    let at = |share: f64| delays.get((delays.len() as f64 * share) as usize).copied().unwrap_or(f64::MAX);
+    let load = rate(borne, SPAN);
+    Ok(Goal {
+        what: "commit to handler done, at half load",
+        goal: "p99 < 50 ms",
+        figures: vec![
+            ("median", at(0.5), "ms"),
+            ("p99", at(0.99), "ms"),
+            ("load", load, "msg/s"),
+            ("of", most, "msg/s"),
+        ],
+        result: at(0.99),
+        bound: Bound::Below(50.0),
+    })
+}
+
+async fn write_and_wake(servers: &Servers, relay: &Running, data: &serde_json::Value) -> Result<()> {
+    writes::write(&servers.documents, data).await?;
+    relay.outbox.wake();
+    Ok(())
+}
+
+/// Writes at this rate, whether or not what was written before is done; gives how much was written.
+async fn bear(servers: &Servers, relay: &Running, per_second: f64) -> Result<u64> {
+    let mut ticks = interval(Duration::from_secs_f64(1.0 / per_second.max(1.0)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let (began, mut written, mut writing) = (Instant::now(), 0, JoinSet::new());
+    while began.elapsed() < SPAN {
+        ticks.tick().await;
+        let (database, outbox) = (servers.documents.clone(), relay.outbox.clone());
+        writing.spawn(async move {
+            writes::write(&database, &raw::data()).await?;
+            outbox.wake();
+            anyhow::Ok(())
+        });
+        written += 1;
+        while let Some(done) = writing.try_join_next() {
+            done??;
+        }
+    }
+    while let Some(done) = writing.join_next().await {
+        done??;
+    }
+    Ok(written)
+}
+
+/// Waits until so many events are handled.
+async fn handled(servers: &Servers, count: u64) -> Result<()> {
+    let client = servers.items.get().await?;
+    while client.one("SELECT count(*) FROM things", &[]).await?.get::<_, i64>(0) < i64::try_from(count)? {
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// When each change was committed, in milliseconds, in the order of the commits.
+async fn commits(database: &Database) -> Result<Vec<(Uuid, f64)>> {
+    let sql = "SELECT id, (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000)::float8 FROM things ORDER BY 2";
+    let rows = database.get().await?.all(sql, &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// From commit to commit, in milliseconds, ascending; without the first `skipped` changes.
+async fn delays(servers: &Servers, skipped: usize) -> Result<Vec<f64>> {
+    let done: HashMap<Uuid, f64> = commits(&servers.items).await?.into_iter().collect();
+    let written = commits(&servers.documents).await?;
+    let delay = |(id, at): &(Uuid, f64)| Some(done.get(id)? - at);
+    let mut delays: Vec<f64> = written.iter().skip(skipped).filter_map(delay).collect();
+    delays.sort_by(f64::total_cmp);
+    Ok(delays)
+}

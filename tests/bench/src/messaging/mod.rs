@@ -1,0 +1,94 @@
+//! The goals of the messaging, each with its measurement.
+
+mod backlog;
+mod latency;
+mod machine;
+mod raw;
+mod relay;
+mod report;
+mod sagas;
+mod writes;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use database::Database;
+use outbox::Outbox;
+use testkit::{Nats, Postgres};
+use tokio_util::sync::CancellationToken;
+
+pub use report::{Goal, Report};
+
+/// How many callers write at once: as many as the pool has connections.
+const WRITERS: usize = 16;
+
+/// Servers as a mesh has them, but for TLS.
+struct Servers {
+    /// That of the producer, eshop-documents.
+    documents: Database,
+    /// That of the consumer, item-management.
+    items: Database,
+    nats: Nats,
+    _postgres: [Postgres; 2],
+}
+
+impl Servers {
+    async fn start() -> Result<Self> {
+        let (nats, mut one, mut two) =
+            tokio::join!(Nats::start(), Postgres::start_durable(), Postgres::start_durable());
+        for postgres in [&mut one, &mut two] {
+            // Read only when the server starts.
+            let client = postgres.first().client().await;
+            client.batch_execute("ALTER SYSTEM SET track_commit_timestamp = on").await?;
+            postgres.restart().await;
+        }
+        let open = |postgres: &Postgres| {
+            let first = postgres.first();
+            Database::at(&first.url, &first.password)
+        };
+        let (documents, items) = (open(&one)?, open(&two)?);
+        let stop = CancellationToken::new();
+        Outbox::migrate(&documents, &stop).await?;
+        Outbox::migrate(&items, &stop).await?;
+        let things = "CREATE TABLE things (id uuid PRIMARY KEY, name text NOT NULL, amount bigint NOT NULL)";
+        documents.get().await?.batch_execute(things).await?;
+        items.get().await?.batch_execute(things).await?;
+        Ok(Self { documents, items, nats, _postgres: [one, two] })
+    }
+}
+
+/// Measures everything; `tell` hears what is being done.
+///
+/// # Errors
+/// A server does not start, does not wait for the disk, or refuses something.
+pub async fn run(rounds: u32, tell: impl Fn(&str)) -> Result<Report> {
+    let servers = Servers::start().await?;
+    let settings = machine::settings(&servers).await?;
+    for (name, value) in &settings {
+        tell(&format!("{name} = {value}"));
+    }
+    let mut goals = Vec::new();
+    tell("domain writes with an outbox row");
+    goals.push(writes::measure(&servers, rounds).await?);
+    tell("relay");
+    goals.push(relay::measure(&servers, rounds).await?);
+    tell("commit to handler done");
+    goals.push(latency::measure(&servers).await?);
+    tell("a backlog of 100,000");
+    goals.extend(backlog::measure(&servers).await?);
+    // Its tables are those of the services, and not all of them can live beside the tables above.
+    drop(servers);
+    tell("order sagas");
+    goals.push(sagas::measure(&Servers::start().await?, rounds).await?);
+    Ok(Report::new(settings, rounds, goals))
+}
+
+/// The middle one.
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
+}
+
+fn rate(count: u64, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64().max(1e-9)
+}

@@ -1,0 +1,94 @@
+//! How fast the relay publishes what is owed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use database::{Database, Statements as _};
+use outbox::{Events, Outbox, Relay, RelayOptions};
+use tokio::{task::JoinHandle, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{Goal, Servers, median, rate, raw, report::Bound};
+
+pub(super) const STREAM: &str = "documents";
+const EVENTS: u64 = 20_000;
+
+/// A relay that runs.
+pub(super) struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    pub(super) outbox: Outbox,
+}
+
+impl Running {
+    pub(super) async fn start(servers: &Servers) -> Result<Self> {
+        let (outbox, stop) = (Outbox::default(), CancellationToken::new());
+        let events = Events::at(&servers.nats.url(), STREAM).await?;
+        let options = RelayOptions::emitting(["documents.>"]);
+        let relay = Relay::new(servers.documents.clone(), events, outbox.clone(), options);
+        let until = stop.clone();
+        Ok(Self { outbox, task: tokio::spawn(async move { relay.run(until).await }), stop })
+    }
+
+    /// Waits until it does: what it costs to become the leader is no throughput.
+    pub(super) async fn leads(&self, servers: &Servers) -> Result<()> {
+        let client = servers.documents.get().await?;
+        let sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
+            AND classid = hashtext('berth')::oid AND objid = hashtext('relay')::oid)";
+        while !client.one(sql, &[]).await?.get::<_, bool>(0) {
+            sleep(Duration::from_millis(20)).await;
+        }
+        // It has the lock, and then makes the stream and looks at it.
+        sleep(Duration::from_millis(300)).await;
+        Ok(())
+    }
+
+    pub(super) async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        Ok(self.task.await?)
+    }
+}
+
+/// Waits until nothing is owed any more.
+pub(super) async fn drained(database: &Database) -> Result<()> {
+    let client = database.get().await?;
+    let sql = "SELECT EXISTS (SELECT FROM outbox WHERE published_at IS NULL)";
+    while client.one(sql, &[]).await?.get::<_, bool>(0) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+pub(super) async fn measure(servers: &Servers, rounds: u32) -> Result<Goal> {
+    let database = &servers.documents;
+    let client = async_nats::connect(servers.nats.url()).await?;
+    let stream = raw::stream(&client).await?;
+    let (mut drains, mut publishes, mut ours) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..=rounds {
+        raw::owe(database, EVENTS).await?;
+        let drain = raw::drain(database, EVENTS).await?;
+        let publish = raw::publish(&client, &stream, EVENTS).await?;
+        let relay = Running::start(servers).await?;
+        relay.leads(servers).await?;
+        raw::owe(database, EVENTS).await?;
+        let began = Instant::now();
+        relay.outbox.wake();
+        drained(database).await?;
+        let our = rate(EVENTS, began.elapsed());
+        relay.stop().await?;
+        database.get().await?.batch_execute("TRUNCATE outbox").await?;
+        if round > 0 {
+            drains.push(drain);
+            publishes.push(publish);
+            ours.push(our);
+        }
+    }
+    let (drain, publish, ours) = (median(drains), median(publishes), median(ours));
+    Ok(Goal {
+        what: "relay throughput",
+        goal: ">= 0.8 of the smaller raw one",
+        figures: vec![("ours", ours, "msg/s"), ("raw drain", drain, "msg/s"), ("raw atomic batches", publish, "msg/s")],
+        result: ours / drain.min(publish),
+        bound: Bound::AtLeast(0.8),
+    })
+}
