@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bench::messaging;
 use clap::{Parser, Subcommand};
 
@@ -31,6 +31,7 @@ enum What {
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
     let What::Messaging { rounds, json } = Options::parse().what;
+    ensure!(!cfg!(debug_assertions), "built without optimization, which measures nothing: use `./berth bench`");
     let report = messaging::run(rounds.max(1), |line| println!("{line}")).await?;
     println!("{}", report.table());
     if let Some(file) = json {

@@ -21,7 +21,7 @@ use crate::{
 /// How often a request is sent before its client gives up.
 const TRIES: u32 = 8;
 /// From the first unit's readiness to the first answer through the gateway.
-const SERVES_WITHIN: Duration = Duration::from_secs(60);
+const SERVES_WITHIN: Duration = Duration::from_secs(180);
 /// Items that never run out, and items over which orders quarrel.
 const PLENTY: usize = 24;
 const SCARCE: usize = 4;

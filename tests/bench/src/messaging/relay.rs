@@ -67,6 +67,7 @@ pub(super) async fn measure(servers: &Servers, rounds: u32) -> Result<Goal> {
     for round in 0..=rounds {
         raw::owe(database, EVENTS).await?;
         let drain = raw::drain(database, EVENTS).await?;
+        database.get().await?.batch_execute("TRUNCATE outbox").await?;
         let publish = raw::publish(&client, &stream, EVENTS).await?;
         let relay = Running::start(servers).await?;
         relay.leads(servers).await?;
