@@ -327,7 +327,7 @@ impl Books {
     /// notes say: the items' side computed from the documents' side.
     fn stock(&self, history: &History) -> Vec<String> {
         let mut sold: HashMap<Uuid, i64> = HashMap::new();
-        for (_, document) in &self.documents {
+        for document in self.documents.values() {
             let sign = match (document.kind.as_str(), document.end(), document.state.as_str()) {
                 ("order", Some(End::Confirmed), _) => -1,
                 ("credit-note", _, "RETURNED") => 1,

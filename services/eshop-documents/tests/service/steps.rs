@@ -83,7 +83,8 @@ impl World {
             FROM sagas s JOIN documents d USING (id) WHERE id = $1";
         let row = client.one(sql, &[&id]).await.unwrap();
         // A command to item management may be repeated; what happened to the document may not be told twice.
-        let facts = self.owed(id).await.into_iter().filter(|subject| !subject.starts_with("documents.stock.")).collect();
+        let facts =
+            self.owed(id).await.into_iter().filter(|subject| !subject.starts_with("documents.stock.")).collect();
         Picture { saga: row.get(0), document: row.get(1), ended: row.get(2), facts }
     }
 
