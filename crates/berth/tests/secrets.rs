@@ -158,7 +158,7 @@ fn demo_users_are_made_only_when_asked_for_and_have_good_passwords() {
     let bootstrap = shop.json("identity", "bootstrap.json");
     let users = bootstrap["users"].as_array().unwrap();
     let names: Vec<&str> = users.iter().map(|user| user["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["alice", "bob", "carol", "mallory", "admin"]);
+    assert_eq!(names, ["alice", "bob", "carol", "dave", "mallory", "admin"]);
     for user in users {
         let password = secrets::password_of(&shop.project, user["name"].as_str().unwrap()).unwrap();
         assert_eq!(user["password"], *password);
@@ -250,7 +250,7 @@ fn an_export_names_an_unknown_node_and_a_missing_credential() {
         let failure = NodeCredentials::collect(&shop.project, &shop.plan, node).unwrap_err();
         format!("{:?}", miette::Report::new(failure))
     };
-    assert!(refused("item").contains("edge, items-1, items-2, documents-1, documents-2, data"));
+    assert!(refused("item").contains("edge, items-1, items-2, documents-1, documents-2, office, data"));
     let missing = refused("items-1");
     assert!(missing.contains("item-management/tls-cert.pem") && missing.contains("berth secrets init"), "{missing}");
 }
