@@ -35,7 +35,7 @@ pub enum KeyringError {
     #[error(transparent)]
     Crypto(#[from] CryptoError),
     /// A stored key does not open.
-    #[error(transparent)]
+    #[error("a signing key does not open with the credential `key-encryption-key`: {0}")]
     Unopenable(#[from] Unopenable),
     /// A stored key is none.
     #[error(transparent)]
