@@ -171,7 +171,7 @@ in
         0
         8
         "10s"
-      ]) 10;
+      ]) 14;
     };
     testThePublicSocketOutlivesTheGateway = {
       expr = {
@@ -358,12 +358,14 @@ in
       );
       expected = [
         "BERTH_AUDIENCE"
+        "BERTH_CONSUMES"
         "BERTH_DATABASE_SERVER"
         "BERTH_DATABASE_URL"
         "BERTH_DOMAIN"
         "BERTH_EVENTS_URL"
         "BERTH_INSTANCE"
         "BERTH_LISTEN"
+        "BERTH_PEER_AUDIT"
         "BERTH_PEER_ITEM_MANAGEMENT"
         "BERTH_PLAN"
         "BERTH_PUBLIC_LISTEN"
