@@ -38,10 +38,10 @@ impl Catalogue {
     /// # Errors
     /// The mesh does not work even now.
     pub async fn stock(world: &World, dice: &mut ChaCha8Rng) -> Result<Self> {
-        let mut items = vec![(first_item(world, dice).await?, PLENTY_STOCK)];
-        for number in 1..PLENTY + SCARCE {
+        let mut items = Vec::new();
+        for number in 0..PLENTY + SCARCE {
             let stock = if number < PLENTY { PLENTY_STOCK } else { SCARCE_STOCK };
-            items.push((create_item(world, stock, dice).await?, stock));
+            items.push((create_item_at_last(world, stock, dice).await?, stock));
         }
         Ok(Self(items))
     }
@@ -57,11 +57,12 @@ impl Catalogue {
     }
 }
 
-/// The gateway needs a moment to find out who serves.
-async fn first_item(world: &World, dice: &mut ChaCha8Rng) -> Result<Uuid> {
+/// A mesh that has just come up, on a machine that has much else to do, needs a moment until it answers everything. An item whose
+/// answer was lost is one more that nobody buys.
+async fn create_item_at_last(world: &World, stock: i64, dice: &mut ChaCha8Rng) -> Result<Uuid> {
     let end = Instant::now() + SERVES_WITHIN;
     loop {
-        match create_item(world, PLENTY_STOCK, dice).await {
+        match create_item(world, stock, dice).await {
             Err(_) if Instant::now() < end => sleep(Duration::from_millis(200)).await,
             made => return made,
         }
