@@ -177,12 +177,18 @@ let
       };
     };
 
+  # The CLI and the probe that it hands to containers of foreign programs: beside each other as files, because it looks for it where it is itself.
+  cli = runCommand "berth-and-probe" { } ''
+    install -Dm555 -t $out/bin ${lib.getExe berthPrograms.berth} ${lib.getExe berthPrograms.probe}
+  '';
+
   # Berth's own program, which prepares a server and becomes it.
   ofServer =
     name:
     {
       description,
       servers,
+      berth ? lib.getExe berthPrograms.berth,
       links ? { },
       config ? { },
     }:
@@ -191,7 +197,7 @@ let
       inherit (berthPrograms.berth) version;
       licenses = "Apache-2.0";
       links = {
-        ${program} = lib.getExe berthPrograms.berth;
+        ${program} = berth;
       }
       // links;
       path = servers;
@@ -205,6 +211,7 @@ lib.listToAttrs (map (service: lib.nameValuePair service.name (ofService service
 // lib.mapAttrs ofServer {
   berth = {
     description = "Makes the secrets of the mesh ${plan.name}";
+    berth = "${cli}/bin/berth";
     servers = [ ];
   };
   database = {

@@ -44,6 +44,7 @@ in
 
   boot-entries = import ./tests/boot-entries.nix { inherit self pkgs; };
   images = import ./tests/images.nix { inherit self pkgs; };
+  oci-probe = import ./tests/oci-probe.nix { inherit self pkgs; };
   sboms = import ./tests/sboms.nix { inherit self pkgs; };
 }
 // lib.mapAttrs' (name: lib.nameValuePair "template-${name}") (

@@ -4,7 +4,14 @@ final: _: {
   berthWorkspace = final.callPackage ./workspace.nix { };
 
   # The same, a small package each: what machines and images are made of.
-  berthPrograms = import ./programs.nix { inherit (final) lib runCommand berthWorkspace; };
+  berthPrograms = import ./programs.nix {
+    inherit (final)
+      lib
+      callPackage
+      runCommand
+      berthWorkspace
+      ;
+  };
 
   # The CLI with all it starts on a developer's machine.
   berth = final.callPackage ./cli.nix { };

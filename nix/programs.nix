@@ -1,6 +1,7 @@
 # One small package for each program of the workspace: the CLI, the probe, and each folder of `services/`.
 {
   lib,
+  callPackage,
   runCommand,
   berthWorkspace,
 }:
@@ -21,10 +22,7 @@ let
         install -Dm555 ${berthWorkspace}/bin/${name} $out/bin/${name}
       '';
 in
-lib.genAttrs (
-  [
-    "berth"
-    "probe"
-  ]
-  ++ lib.attrNames folders
-) program
+lib.genAttrs ([ "berth" ] ++ lib.attrNames folders) program
+// {
+  probe = callPackage ./probe.nix { };
+}

@@ -1,4 +1,4 @@
-# One build of the workspace: the CLI and every service beside it, where `berth up` looks for them.
+# One build of the workspace: the CLI and every service beside it, where `berth up` looks for them. The probe is another, `probe.nix`.
 {
   lib,
   rustPlatform,
@@ -30,6 +30,8 @@ rustPlatform.buildRustPackage {
   buildType = "dist";
   cargoBuildFlags = [
     "--workspace"
+    "--exclude"
+    "probe"
     "--bins"
   ];
   # The tests start PostgreSQL and NATS on loopback addresses and take longer than the build: `./berth test` runs them.

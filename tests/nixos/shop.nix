@@ -65,9 +65,9 @@ in
       in
       {
         inherit (test) name;
-        ${kind} = lib.mapAttrs (name: member: {
+        ${kind} = lib.mapAttrs (name: machine: {
           imports = [
-            member
+            machine
             (test.machines.${name} or { })
           ];
         }) (machines.members all // { operator = machines.outsider all; });

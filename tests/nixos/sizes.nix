@@ -23,7 +23,7 @@ let
     artifact = greedy;
     command = [
       "python3"
-      "\''${ARTIFACT}"
+      "\${ARTIFACT}"
     ];
     memory = "64MiB";
     cpu = 0.25;

@@ -1,0 +1,14 @@
+# The image `berth` has the probe beside its program, where that looks for it, and the probe needs no library.
+{ self, pkgs }:
+let
+  image = self.packages.${pkgs.stdenv.hostPlatform.system}.oci-berth;
+in
+pkgs.runCommand "oci-probe" { nativeBuildInputs = [ pkgs.file ]; } ''
+  mkdir image root
+  tar -xf ${image} -C image
+  for layer in image/*/layer.tar; do tar -xf $layer -C root; done
+  program=$(readlink root/usr/bin/service)
+  [ -x root$program ]
+  file root$(dirname $program)/probe | tee $out
+  grep -E 'static(ally|-pie) linked' $out
+''
