@@ -1,10 +1,11 @@
 //! The command line: what can be asked for, in words.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 
 use mesh::{Template, plan::Runtime};
+use uuid::Uuid;
 
 use crate::exec;
 
@@ -16,6 +17,8 @@ Examples:
   berth status --json            what runs, for a script
   berth logs -f item-management  follow the logs of one service
   berth demo                     place an order for real
+  berth outbox status            what services owe each other
+  berth dead-letters list        messages that could not be handled
   berth down                     stop everything
   ./berth test                   in the repository: everything that can be tested here
 
@@ -95,6 +98,21 @@ pub enum Command {
         #[arg(long)]
         compose: bool,
     },
+    /// See and mend what services owe each other: events that were written and are to be published
+    #[command(subcommand)]
+    Outbox(Outbox),
+    /// See and mend what services have not handled yet: how far they are, and which events wait
+    #[command(subcommand)]
+    Inbox(Inbox),
+    /// See, replay and discard messages that could not be handled
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// See and move the transactions that span databases
+    #[command(subcommand)]
+    Sagas(Sagas),
+    /// Show what operators changed by the commands above
+    #[command(after_help = "Example:\n  berth interventions item-management")]
+    Interventions(Services),
     /// Make certificates, keys and passwords
     #[command(subcommand)]
     Secrets(Secrets),
@@ -248,6 +266,173 @@ pub enum Shown {
     Ca,
     /// Names and passwords of the demo users
     Users,
+}
+
+/// One service or all, and how to print.
+#[derive(Debug, Args)]
+pub struct Services {
+    /// The service [default: all that have messages]
+    pub service: Option<String>,
+    /// Print JSON: an object with a member for each service
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One thing of one service.
+#[derive(Debug, Args)]
+pub struct One<I>
+where
+    I: FromStr + Clone + Send + Sync + 'static,
+    I::Err: std::error::Error + Send + Sync + 'static,
+{
+    /// The service
+    pub service: String,
+    /// Its id
+    pub id: I,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Events that are owed, and those that were published.
+#[derive(Debug, Subcommand)]
+pub enum Outbox {
+    /// Show how much is owed and since when, what is on its way, and how far the stream is
+    #[command(after_help = "Examples:\n  berth outbox status\n  berth outbox status --json | jq '.[].unpublished'")]
+    Status(Services),
+    /// List events, the latest first
+    #[command(after_help = "Examples:\n  berth outbox list eshop-documents\n  berth outbox list --unpublished")]
+    List {
+        /// Which service
+        #[command(flatten)]
+        services: Services,
+        /// Those that are owed alone, the oldest first
+        #[arg(long)]
+        unpublished: bool,
+        /// At most so many of each service
+        #[arg(long, short = 'n', default_value_t = 50, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1000))]
+        lines: u16,
+    },
+    /// Show an event with its data
+    Show(One<Uuid>),
+    /// Publish an event once more; consumers that know it recognize it
+    ///
+    /// For a consumer that has lost it in a way that nobody noticed. Published events are kept for a time alone.
+    Republish(One<Uuid>),
+}
+
+/// Events that were handled, and those that wait.
+#[derive(Debug, Subcommand)]
+pub enum Inbox {
+    /// Show how far each consumer is
+    #[command(
+        after_help = "Examples:\n  berth inbox status\n  berth inbox status --json | jq '.[][] | {consumer, parked}'"
+    )]
+    Status(Services),
+    /// List the events that wait, what they wait for, and those that fail and will be tried again
+    #[command(after_help = "Example:\n  berth inbox list item-management")]
+    List(Services),
+    /// Show what each consumer of a service knows of an event
+    Show(One<Uuid>),
+    /// Go on behind a gap: give up the events that have not come
+    ///
+    /// Should one of them come after all, it becomes a dead letter.
+    #[command(
+        after_help = "Example:\n  berth inbox skip item-management --consumer eshop-documents/item-management --aggregate stock/0198… --accept-loss"
+    )]
+    Skip(Gap),
+    /// Begin with the first event that is there: take what came before it as handled
+    ///
+    /// Should one of them come after all, it is ignored.
+    #[command(
+        after_help = "Example:\n  berth inbox adopt item-management --consumer eshop-documents/item-management --aggregate stock/0198… --accept-loss"
+    )]
+    Adopt(Gap),
+}
+
+/// Which history has a gap; `berth inbox list` shows them.
+#[derive(Debug, Args)]
+pub struct Gap {
+    /// The service
+    pub service: String,
+    /// Its consumer: <stream>/<service>
+    #[arg(long, value_name = "NAME")]
+    pub consumer: String,
+    /// Whose events do not come: <type>/<id>
+    #[arg(long, value_name = "AGGREGATE")]
+    pub aggregate: String,
+    /// Say that the effects of those events are given up
+    #[arg(long, required = true)]
+    pub accept_loss: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Messages that could not be handled.
+#[derive(Debug, Subcommand)]
+pub enum DeadLetters {
+    /// List those that nobody has replayed or discarded, the oldest first
+    #[command(
+        after_help = "Examples:\n  berth dead-letters list\n  berth dead-letters list item-management --resolved --json"
+    )]
+    List {
+        /// Which service
+        #[command(flatten)]
+        services: Services,
+        /// The others too
+        #[arg(long)]
+        resolved: bool,
+    },
+    /// Show one with its message
+    Show(One<i64>),
+    /// Have some handled again, or published
+    #[command(
+        after_help = "Examples:\n  berth dead-letters replay item-management 7 8\n  berth dead-letters replay item-management --all"
+    )]
+    Replay(Letters),
+    /// Give some up
+    #[command(after_help = "Example:\n  berth dead-letters discard item-management 7")]
+    Discard(Letters),
+}
+
+/// Which dead letters.
+#[derive(Debug, Args)]
+pub struct Letters {
+    /// The service
+    pub service: String,
+    /// Their ids
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub ids: Vec<i64>,
+    /// All that nobody has replayed or discarded
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Transactions that span databases.
+#[derive(Debug, Subcommand)]
+pub enum Sagas {
+    /// List those that have not come to an end, the first due first
+    #[command(after_help = "Examples:\n  berth sagas list\n  berth sagas list eshop-documents --ended --json")]
+    List {
+        /// Which service
+        #[command(flatten)]
+        services: Services,
+        /// The others too, the latest first
+        #[arg(long)]
+        ended: bool,
+    },
+    /// Show one with the events it has led to
+    Show(One<Uuid>),
+    /// Ask at once for the answer that a saga waits for
+    ///
+    /// Where the saga would give up instead of asking again, this is refused.
+    Retry(One<Uuid>),
+    /// Call a saga off that has not passed its pivot
+    Cancel(One<Uuid>),
 }
 
 /// What to do with secrets.

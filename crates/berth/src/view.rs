@@ -82,7 +82,8 @@ fn state_cell(unit: &UnitStatus) -> Cell {
     }
 }
 
-fn age(since: Timestamp) -> String {
+/// How long ago that was.
+pub(crate) fn age(since: Timestamp) -> String {
     let seconds = Timestamp::now().duration_since(since).max(SignedDuration::ZERO).as_secs();
     match seconds {
         0..60 => format!("{seconds} s"),

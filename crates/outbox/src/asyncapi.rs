@@ -90,7 +90,7 @@ impl Description {
             },
             "payload": {
                 "allOf": [
-                    { "$ref": format!("#/components/schemas/{}", Envelope::name()) },
+                    { "$ref": format!("#/components/schemas/{}", Envelope::<Value>::name()) },
                     {
                         "type": "object",
                         "properties": {

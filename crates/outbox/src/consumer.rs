@@ -6,13 +6,15 @@
 //! a message may come twice, late, or before the one it must follow.
 
 mod delivery;
-mod tries;
+mod excused;
+mod look_back;
 
 use std::{
     error::Error as StdError,
     fmt,
     future::Future,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
@@ -23,7 +25,8 @@ use async_nats::jetstream::{
 };
 use database::{Database, ScopedFutureExt as _, Transaction};
 use delivery::{Delivery, Held};
-use futures_util::StreamExt as _;
+use excused::Excused;
+use futures_util::{FutureExt as _, StreamExt as _};
 use runtime::{retry::Backoff, trace::TraceContext};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -31,7 +34,6 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
-use tries::Tries;
 
 use crate::{
     Event, Events, Malformed, Outbox, failpoint, failpoints,
@@ -126,7 +128,7 @@ struct Inner<H> {
     handler: H,
     options: ConsumerOptions,
     inbox: Inbox,
-    tries: Tries,
+    excused: Excused,
 }
 
 impl<H> fmt::Debug for Consumer<H> {
@@ -147,21 +149,24 @@ enum Outcome {
 /// An event that is to be tried again.
 struct Later {
     after: Duration,
-    /// Whether it failed for a reason of its own, so that this counts as one of its tries.
-    counts: bool,
 }
 
 /// How often an event was here.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Attempt {
     /// Which of the tries that count this is, from 1.
     number: u32,
     /// Which of all deliveries this is, from 1.
     delivery: u32,
+    /// Why one before failed, if that is known: a try that ended the process says nothing.
+    last_error: Option<String>,
 }
 
 /// How many messages of one consumer may be delivered and not acknowledged, in all instances together.
 const UNACKNOWLEDGED: u16 = 4096;
+
+/// What counts as the number of the delivery when an event is taken from where it is parked: it was delivered before.
+const PARKED: u32 = 2;
 
 /// Longest delay before an event is tried again that failed because the database is away.
 const AWAY: Duration = Duration::from_secs(2);
@@ -203,8 +208,8 @@ impl<H: Handler> Consumer<H> {
     ) -> Self {
         let inbox = Inbox { consumer: format!("{stream}/{}", events.service()), retention: options.retention };
         let subjects = subjects.into_iter().map(Into::into).collect();
-        let (stream, tries) = (stream.to_owned(), Tries::new(UNACKNOWLEDGED.into()));
-        Self(Arc::new(Inner { database, events, outbox, stream, subjects, handler, options, inbox, tries }))
+        let (stream, excused) = (stream.to_owned(), Excused::default());
+        Self(Arc::new(Inner { database, events, outbox, stream, subjects, handler, options, inbox, excused }))
     }
 
     /// Consumes until `stop`; then finishes what has begun and gives the rest back. Outlives every failure of the database and
@@ -228,12 +233,17 @@ async fn give_back(mut batch: pull::Batch) -> Result<(), Interrupted> {
     Ok(())
 }
 
+/// The way from a pulled message to the worker who handles it.
+struct Line {
+    held: Held,
+    room: Arc<Semaphore>,
+    lanes: Vec<mpsc::Sender<Delivery>>,
+}
+
 impl<H: Handler> Inner<H> {
     async fn receive(self: &Arc<Self>, stop: &CancellationToken) {
-        let held = Held::new(self.options.ack_wait / 3);
-        let room = Arc::new(Semaphore::new(self.options.in_flight));
         let workers = TaskTracker::new();
-        let lanes: Vec<_> = (0..self.options.workers.max(1))
+        let lanes = (0..self.options.workers.max(1))
             .map(|_| {
                 let (lane, deliveries) = mpsc::channel(self.options.in_flight);
                 workers.spawn(Arc::clone(self).work(deliveries, stop.clone()));
@@ -241,10 +251,19 @@ impl<H: Handler> Inner<H> {
             })
             .collect();
         workers.close();
+        let held = Held::new(self.options.ack_wait / 3);
+        let line = Line { held, room: Arc::new(Semaphore::new(self.options.in_flight)), lanes };
+        tokio::join!(self.subscribed(&line, stop), self.look_back(&line, stop));
+        drop(line);
+        workers.wait().await;
+    }
+
+    /// Pulls messages until `stop`, whatever fails.
+    async fn subscribed(&self, line: &Line, stop: &CancellationToken) {
         let mut pauses = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         while !stop.is_cancelled() {
             let began = Instant::now();
-            if let Err(error) = self.session(&held, &room, &lanes, stop).await {
+            if let Err(error) = self.session(line, stop).await {
                 tracing::warn!(consumer = self.inbox.consumer, %error, "subscribing anew");
             }
             if began.elapsed() > Duration::from_secs(5) {
@@ -255,62 +274,67 @@ impl<H: Handler> Inner<H> {
                 () = stop.cancelled() => {}
             }
         }
-        drop(lanes);
-        workers.wait().await;
     }
 
-    /// Pulls messages, never more than there is room for, until `stop`, or until something fails.
-    async fn session(
-        &self,
-        held: &Held,
-        room: &Arc<Semaphore>,
-        lanes: &[mpsc::Sender<Delivery>],
-        stop: &CancellationToken,
-    ) -> Result<(), Interrupted> {
+    /// Pulls messages until `stop`, or until something fails.
+    async fn session(&self, line: &Line, stop: &CancellationToken) -> Result<(), Interrupted> {
         tokio::select! {
             () = self.events.connected() => {}
             () = stop.cancelled() => return Ok(()),
         }
-        let lost = self.events.lost();
-        tokio::pin!(lost);
+        let config =
+            pull::Config { durable_name: Some(self.events.service().to_owned()), ..self.config(DeliverPolicy::All) };
         let consumer = tokio::select! {
-            subscribed = self.subscribe() => subscribed?,
+            subscribed = self.subscribe(config) => subscribed?,
             () = stop.cancelled() => return Ok(()),
         };
         tracing::info!(consumer = self.inbox.consumer, "subscribed");
         while !stop.is_cancelled() {
-            let first = Arc::clone(room).acquire_owned().await.map_err(Interrupted::by)?;
-            let free = room.available_permits() + 1;
-            drop(first);
-            // Without heartbeats: async-nats 0.51 sleeps on after one, past the message that follows it, until the batch
-            // expires. That the server is gone is told by the connection.
-            let batch = consumer.batch().max_messages(free).expires(Duration::from_secs(20));
-            let mut batch = batch.messages().await.map_err(Interrupted::by)?;
-            while let Some(message) = tokio::select! {
-                message = batch.next() => message,
-                () = &mut lost => return Err(Interrupted("the connection was lost".into())),
-                () = stop.cancelled() => return give_back(batch).await,
-            } {
-                let permit = Arc::clone(room).acquire_owned().await.map_err(Interrupted::by)?;
-                let delivery = held.take(message.map_err(Interrupted::by)?, permit).map_err(Interrupted::by)?;
-                let lane = delivery.event().map_or(0, |event| lane(event, lanes.len()));
-                if let Some(lane) = lanes.get(lane) {
-                    lane.send(delivery).await.map_err(Interrupted::by)?;
-                }
+            self.pull(&consumer, Duration::from_secs(20), line, stop).await?;
+        }
+        Ok(())
+    }
+
+    /// Pulls one batch of messages, no more than there is room for.
+    async fn pull(
+        &self,
+        consumer: &PullConsumer,
+        patience: Duration,
+        line: &Line,
+        stop: &CancellationToken,
+    ) -> Result<(), Interrupted> {
+        let lost = self.events.lost();
+        tokio::pin!(lost);
+        let first = Arc::clone(&line.room).acquire_owned().await.map_err(Interrupted::by)?;
+        let free = line.room.available_permits() + 1;
+        drop(first);
+        // Without heartbeats: async-nats 0.51 sleeps on after one, past the message that follows it, until the batch
+        // expires. That the server is gone is told by the connection.
+        let batch = consumer.batch().max_messages(free).expires(patience);
+        let mut batch = batch.messages().await.map_err(Interrupted::by)?;
+        while let Some(message) = tokio::select! {
+            message = batch.next() => message,
+            () = &mut lost => return Err(Interrupted("the connection was lost".into())),
+            () = stop.cancelled() => return give_back(batch).await,
+        } {
+            let permit = Arc::clone(&line.room).acquire_owned().await.map_err(Interrupted::by)?;
+            let delivery = line.held.take(message.map_err(Interrupted::by)?, permit).map_err(Interrupted::by)?;
+            let lane = delivery.event().map_or(0, |event| lane(event, line.lanes.len()));
+            if let Some(lane) = line.lanes.get(lane) {
+                lane.send(delivery).await.map_err(Interrupted::by)?;
             }
         }
         Ok(())
     }
 
-    async fn subscribe(&self) -> Result<PullConsumer, Interrupted> {
+    fn config(&self, deliver_policy: DeliverPolicy) -> pull::Config {
         // The server lets a client name a single filter in the request's subject, where permissions can see it.
         let (filter_subject, filter_subjects) = match self.subjects.as_slice() {
             [only] => (only.clone(), Vec::new()),
             several => (String::new(), several.to_vec()),
         };
-        let config = pull::Config {
-            durable_name: Some(self.events.service().to_owned()),
-            deliver_policy: DeliverPolicy::All,
+        pull::Config {
+            deliver_policy,
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.options.ack_wait,
             max_deliver: -1,
@@ -318,7 +342,10 @@ impl<H: Handler> Inner<H> {
             filter_subject,
             filter_subjects,
             ..pull::Config::default()
-        };
+        }
+    }
+
+    async fn subscribe(&self, config: pull::Config) -> Result<PullConsumer, Interrupted> {
         self.events.jetstream().create_consumer_on_stream(config, &self.stream).await.map_err(Interrupted::by)
     }
 
@@ -348,7 +375,7 @@ impl<H: Handler> Inner<H> {
                     self.apply_successors(event).await;
                 }
             }
-            Err(Later { after, .. }) => {
+            Err(Later { after }) => {
                 self.count("retried");
                 delivery.give_back(after).await;
             }
@@ -357,15 +384,41 @@ impl<H: Handler> Inner<H> {
 
     async fn apply_delivered(&self, event: &Event, delivery: &Delivery) -> Result<Outcome, Later> {
         failpoint!(failpoints::CONSUMER_DELIVERED, |_| Err(self.when_back(delivery.number)));
-        let attempt = Attempt { number: self.tries.of(event.id).saturating_add(1), delivery: delivery.number };
-        let result = self.apply(event, delivery.stream_sequence, attempt, Origin::Stream).await;
-        match &result {
-            Ok(_) => self.tries.forget(event.id),
-            Err(Later { counts: true, .. }) => self.tries.failed(event.id),
-            Err(_) => {}
-        }
+        let result = match self.attempt(event, delivery.number).await {
+            Ok(attempt) => self.apply(event, delivery.stream_sequence, attempt, Origin::Stream).await,
+            Err(later) => Err(later),
+        };
         failpoint!(failpoints::CONSUMER_ACKNOWLEDGE, |_| Err(self.when_back(delivery.number)));
         result
+    }
+
+    /// Counts a try. The first one is written down when it has failed; those after it before they begin, so that an event which
+    /// ends the process is given up in the end, too.
+    async fn attempt(&self, event: &Event, delivery: u32) -> Result<Attempt, Later> {
+        let excused = self.excused.take(event.id);
+        if delivery <= 1 {
+            return Ok(Attempt { number: 1, delivery, last_error: None });
+        }
+        let counted = async { self.inbox.attempt(&*self.database.get().await?, event.id, excused).await };
+        match counted.await {
+            Ok((number, last_error)) => Ok(Attempt { number, delivery, last_error }),
+            Err(error) => {
+                tracing::warn!(consumer = self.inbox.consumer, id = %event.id, %error, "cannot count a try now");
+                if excused {
+                    self.excused.add(event.id);
+                }
+                Err(self.when_back(delivery))
+            }
+        }
+    }
+
+    /// Writes down that a try failed.
+    async fn failed(&self, event: &Event, attempt: &Attempt, why: &str) {
+        let noted =
+            async { self.inbox.failed(&*self.database.get().await?, event.id, attempt.delivery <= 1, why).await };
+        if let Err(error) = noted.await {
+            tracing::warn!(consumer = self.inbox.consumer, id = %event.id, %error, "cannot write a failed try down");
+        }
     }
 
     /// Applies one event in one transaction, in its trace.
@@ -379,17 +432,26 @@ impl<H: Handler> Inner<H> {
         let trace = event.trace.map_or_else(TraceContext::new, TraceContext::child);
         let span =
             tracing::info_span!("message", consumer = self.inbox.consumer, subject = event.subject, id = %event.id);
-        let applied = trace.scope(self.try_apply(event, stream_sequence, origin)).instrument(span.clone()).await;
+        let applied = if attempt.number > self.options.attempts {
+            let why = attempt.last_error.as_ref().map_or(" that had no end".to_owned(), |error| format!(": {error}"));
+            Err(HandlerError::Permanent(format!("given up after {} attempts{why}", self.options.attempts)))
+        } else {
+            trace.scope(self.try_apply(event, stream_sequence, &attempt, origin)).instrument(span.clone()).await
+        };
         let reason = match applied {
             Ok(outcome) => return Ok(self.applied(outcome, event)),
             Err(HandlerError::Retry(error)) if is_away(&*error) => {
                 tracing::warn!(parent: &span, %error, delivery = attempt.delivery, "the database is away");
+                if attempt.delivery > 1 {
+                    self.excused.add(event.id);
+                }
                 return Err(self.when_back(attempt.delivery));
             }
             Err(HandlerError::Retry(error)) if attempt.number < self.options.attempts => {
                 let after = self.delay(attempt.number);
                 tracing::warn!(parent: &span, %error, attempt = attempt.number, ?after, "an event is to be tried again");
-                return Err(Later { after, counts: true });
+                self.failed(event, &attempt, &error.to_string()).await;
+                return Err(Later { after });
             }
             Err(HandlerError::Retry(error)) => format!("given up after {} attempts: {error}", attempt.number),
             Err(HandlerError::Permanent(reason)) => reason,
@@ -406,41 +468,57 @@ impl<H: Handler> Inner<H> {
         }
     }
 
-    async fn try_apply(&self, event: &Event, stream_sequence: i64, origin: Origin) -> Result<Outcome, HandlerError> {
+    async fn try_apply(
+        &self,
+        event: &Event,
+        stream_sequence: i64,
+        attempt: &Attempt,
+        origin: Origin,
+    ) -> Result<Outcome, HandlerError> {
         self.database
             .transaction(|tx| {
                 async move {
                     let outcome = match self.inbox.admit(tx, event, stream_sequence).await? {
                         Admission::Now { successor } => {
-                            if !self.handler.understands(event) {
-                                let version = event.data_version;
-                                return Err(HandlerError::Permanent(format!(
-                                    "version {version} of its data is not known here"
-                                )));
-                            }
-                            self.handler.handle(tx, event).await?;
+                            self.handle(tx, event).await?;
                             failpoint!(failpoints::CONSUMER_COMMIT);
                             Outcome::Handled { successor }
                         }
                         Admission::Seen => Outcome::Seen,
-                        Admission::Parked => return Ok(Outcome::Parked),
+                        Admission::Parked => Outcome::Parked,
                         Admission::Conflict => {
                             let reason = format!(
-                                "version {} of the {} was handled as another event",
+                                "version {} of the {} was handled as another event, or skipped",
                                 event.version, event.aggregate
                             );
                             self.write_dead_letter(tx, event, stream_sequence, &reason).await?;
                             Outcome::Dead
                         }
                     };
-                    if origin == Origin::Parked {
+                    if origin == Origin::Parked && !matches!(outcome, Outcome::Parked) {
                         self.inbox.unpark(tx, event).await?;
+                    }
+                    if attempt.delivery > 1 {
+                        self.inbox.settled(tx, event.id).await?;
                     }
                     Ok(outcome)
                 }
                 .scope_boxed()
             })
             .await
+    }
+
+    /// Has the handler handle an event. One that panics has failed like any other, and takes nobody along.
+    async fn handle(&self, tx: &Transaction<'_>, event: &Event) -> Result<(), HandlerError> {
+        if !self.handler.understands(event) {
+            let version = event.data_version;
+            return Err(HandlerError::Permanent(format!("version {version} of its data is not known here")));
+        }
+        let handled = AssertUnwindSafe(self.handler.handle(tx, event)).catch_unwind().await;
+        handled.unwrap_or_else(|panic| {
+            let words = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+            Err(HandlerError::Retry(format!("the handler panicked: {}", words.unwrap_or("it did not say why")).into()))
+        })
     }
 
     fn applied(&self, outcome: Outcome, event: &Event) -> Outcome {
@@ -460,6 +538,7 @@ impl<H: Handler> Inner<H> {
                         self.write_dead_letter(tx, event, stream_sequence, reason).await?;
                         self.inbox.unpark(tx, event).await?;
                     }
+                    self.inbox.settled(tx, event.id).await?;
                     Ok(())
                 }
                 .scope_boxed()
@@ -521,9 +600,11 @@ impl<H: Handler> Inner<H> {
     async fn apply_parked(&self, parked: &Parked) -> Option<(Event, Outcome)> {
         // It was an event when it was parked.
         let event = Event::from_json(parked.event.get().as_bytes()).ok()?;
-        let number = parked.attempts.unsigned_abs().saturating_add(1);
-        let attempt = Attempt { number, delivery: number };
-        match self.apply(&event, parked.stream_sequence, attempt, Origin::Parked).await {
+        let result = match self.attempt(&event, PARKED).await {
+            Ok(attempt) => self.apply(&event, parked.stream_sequence, attempt, Origin::Parked).await,
+            Err(later) => Err(later),
+        };
+        match result {
             Ok(outcome) => {
                 self.count(outcome.name());
                 Some((event, outcome))
@@ -531,7 +612,7 @@ impl<H: Handler> Inner<H> {
             Err(later) => {
                 self.count("retried");
                 if let Ok(client) = self.database.get().await {
-                    let _ = self.inbox.postpone(&client, &event, later.after, later.counts).await;
+                    let _ = self.inbox.postpone(&client, &event, later.after).await;
                 }
                 None
             }
@@ -625,7 +706,7 @@ impl<H: Handler> Inner<H> {
                     let event =
                         Event::from_json(&payload).map_err(|error| HandlerError::Permanent(error.to_string()))?;
                     let trace = event.trace.map_or_else(TraceContext::new, TraceContext::child);
-                    trace.scope(self.handler.handle(tx, &event)).await?;
+                    trace.scope(self.handle(tx, &event)).await?;
                     self.inbox.replayed(tx, letter).await?;
                     Ok(true)
                 }
@@ -647,12 +728,14 @@ impl<H: Handler> Inner<H> {
 
     async fn keep_days(&self) -> Result<(), database::Error> {
         let kept = Kept { days: days(self.options.retention), ..partitions::INBOX };
-        partitions::maintain(&mut *self.database.get().await?, kept).await
+        let mut client = self.database.get().await?;
+        self.inbox.forget_attempts(&client).await?;
+        partitions::maintain(&mut client, kept).await
     }
 
     /// What failed because the database is away is tried again soon, and the failure does not count.
     fn when_back(&self, delivery: u32) -> Later {
-        Later { after: self.delay(delivery).min(AWAY), counts: false }
+        Later { after: self.delay(delivery).min(AWAY) }
     }
 
     fn delay(&self, attempt: u32) -> Duration {

@@ -79,12 +79,25 @@ impl Event {
     /// # Errors
     /// Never for data that came from JSON.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(&Envelope::from(self))
+        serde_json::to_vec(&self.envelope())
     }
 
     /// The envelope, to be written somewhere as JSON.
     pub(crate) fn envelope(&self) -> impl Serialize + Debug + Sync {
-        Envelope::from(self)
+        Envelope {
+            id: self.id,
+            source: self.source.as_str().into(),
+            subject: self.subject.as_str().into(),
+            time: self.time,
+            aggregate_type: self.aggregate.kind.as_str().into(),
+            aggregate_id: self.aggregate.id,
+            version: self.version,
+            data_version: self.data_version,
+            saga: self.saga,
+            initiator: self.initiator.as_deref().map(Into::into),
+            traceparent: self.trace.map(|trace| trace.to_string().into()),
+            ..Envelope::around(&self.data)
+        }
     }
 
     /// Reads an envelope.
@@ -93,7 +106,7 @@ impl Event {
     /// [`Malformed`] says what is wrong with it.
     pub fn from_json(json: &[u8]) -> Result<Self, Malformed> {
         let mut json = serde_json::Deserializer::from_slice(json);
-        let envelope: Envelope<'_> =
+        let envelope: Envelope<'_, Value> =
             serde_path_to_error::deserialize(&mut json).map_err(|error| Malformed::Json(error.to_string()))?;
         json.end().map_err(|error| Malformed::Json(error.to_string()))?;
         envelope.try_into()
@@ -103,49 +116,76 @@ impl Event {
 /// A CloudEvent of this mesh.
 // The attributes by their names on the wire. Attributes we do not know are left alone, as the specification asks.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub(crate) struct Envelope<'a> {
+pub(crate) struct Envelope<'a, D = Value> {
     /// The version of CloudEvents: 1.0.
     #[schema(value_type = String)]
-    specversion: Cow<'a, str>,
+    pub(crate) specversion: Cow<'a, str>,
     /// Unique: an event that comes twice is known by it. UUIDv7.
-    id: Uuid,
+    pub(crate) id: Uuid,
     /// The service that emitted it: its SPIFFE ID.
     #[schema(value_type = String, format = "uri")]
-    source: Cow<'a, str>,
+    pub(crate) source: Cow<'a, str>,
     /// `<domain>.<aggregate type>.<event>`; the subject it is published under.
+    #[serde(rename = "type")]
     #[schema(value_type = String)]
-    r#type: Cow<'a, str>,
+    pub(crate) subject: Cow<'a, str>,
     /// When it happened, by the clock of the producer's database.
-    time: Timestamp,
+    pub(crate) time: Timestamp,
     /// What `data` is: `application/json`.
     #[serde(default = "json_data")]
     #[schema(value_type = String)]
-    datacontenttype: Cow<'a, str>,
+    pub(crate) datacontenttype: Cow<'a, str>,
     /// The type of what it happened to.
+    #[serde(rename = "aggregatetype")]
     #[schema(value_type = String)]
-    aggregatetype: Cow<'a, str>,
+    pub(crate) aggregate_type: Cow<'a, str>,
     /// What it happened to.
-    aggregateid: Uuid,
+    #[serde(rename = "aggregateid")]
+    pub(crate) aggregate_id: Uuid,
     /// Its number among all events of the aggregate, which count from 1 without gaps.
+    #[serde(rename = "aggregateversion")]
     #[schema(minimum = 1)]
-    aggregateversion: i64,
+    pub(crate) version: i64,
     /// The version of the shape of `data`.
-    #[serde(default = "first_version")]
-    dataversion: i32,
+    #[serde(rename = "dataversion", default = "first_version")]
+    pub(crate) data_version: i32,
     /// The saga it belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sagaid: Option<Uuid>,
+    #[serde(rename = "sagaid", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) saga: Option<Uuid>,
     /// The subject of the principal who started what led to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    initiator: Option<Cow<'a, str>>,
+    pub(crate) initiator: Option<Cow<'a, str>>,
     /// The trace it belongs to (W3C Trace Context).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    traceparent: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub(crate) traceparent: Option<Cow<'a, str>>,
     /// What happened; its shape depends on `type`.
     #[serde(default)]
     #[schema(value_type = Object)]
-    data: Cow<'a, Value>,
+    pub(crate) data: D,
+}
+
+impl<D> Envelope<'_, D> {
+    /// One around this data, whose attributes are to be filled in.
+    pub(crate) fn around(data: D) -> Self {
+        Self {
+            specversion: "1.0".into(),
+            id: Uuid::nil(),
+            source: "".into(),
+            subject: "".into(),
+            time: Timestamp::UNIX_EPOCH,
+            datacontenttype: json_data(),
+            aggregate_type: "".into(),
+            aggregate_id: Uuid::nil(),
+            version: 0,
+            data_version: first_version(),
+            saga: None,
+            initiator: None,
+            traceparent: None,
+            data,
+        }
+    }
 }
 
 fn json_data() -> Cow<'static, str> {
@@ -156,54 +196,33 @@ const fn first_version() -> i32 {
     1
 }
 
-impl<'a> From<&'a Event> for Envelope<'a> {
-    fn from(event: &'a Event) -> Self {
-        Self {
-            specversion: "1.0".into(),
-            id: event.id,
-            source: event.source.as_str().into(),
-            r#type: event.subject.as_str().into(),
-            time: event.time,
-            datacontenttype: json_data(),
-            aggregatetype: event.aggregate.kind.as_str().into(),
-            aggregateid: event.aggregate.id,
-            aggregateversion: event.version,
-            dataversion: event.data_version,
-            sagaid: event.saga,
-            initiator: event.initiator.as_deref().map(Into::into),
-            traceparent: event.trace.map(|trace| trace.to_string()),
-            data: Cow::Borrowed(&event.data),
-        }
-    }
-}
-
-impl TryFrom<Envelope<'_>> for Event {
+impl TryFrom<Envelope<'_, Value>> for Event {
     type Error = Malformed;
 
-    fn try_from(envelope: Envelope<'_>) -> Result<Self, Malformed> {
+    fn try_from(envelope: Envelope<'_, Value>) -> Result<Self, Malformed> {
         let wrong = |attribute, what: String| Err(Malformed::Attribute { attribute, what });
         if envelope.specversion != "1.0" {
             return wrong("specversion", format!("{} is not 1.0", envelope.specversion));
         }
-        if envelope.aggregateversion < 1 {
-            return wrong("aggregateversion", format!("{} is below 1", envelope.aggregateversion));
+        if envelope.version < 1 {
+            return wrong("aggregateversion", format!("{} is below 1", envelope.version));
         }
-        if kind(&envelope.r#type) != Some(&*envelope.aggregatetype) {
-            return wrong("type", format!("{} is not about a {}", envelope.r#type, envelope.aggregatetype));
+        if kind(&envelope.subject) != Some(&*envelope.aggregate_type) {
+            return wrong("type", format!("{} is not about a {}", envelope.subject, envelope.aggregate_type));
         }
         Ok(Self {
             id: envelope.id,
-            subject: envelope.r#type.into_owned(),
+            subject: envelope.subject.into_owned(),
             source: envelope.source.into_owned(),
-            aggregate: Aggregate { kind: envelope.aggregatetype.into_owned(), id: envelope.aggregateid },
-            version: envelope.aggregateversion,
-            data_version: envelope.dataversion,
-            saga: envelope.sagaid,
+            aggregate: Aggregate { kind: envelope.aggregate_type.into_owned(), id: envelope.aggregate_id },
+            version: envelope.version,
+            data_version: envelope.data_version,
+            saga: envelope.saga,
             initiator: envelope.initiator.map(Cow::into_owned),
             // A trace that cannot be read is no reason to lose the event.
             trace: envelope.traceparent.as_deref().and_then(TraceContext::parse),
             time: envelope.time,
-            data: envelope.data.into_owned(),
+            data: envelope.data,
         })
     }
 }

@@ -8,6 +8,21 @@ use uuid::Uuid;
 
 use crate::event::{Aggregate, Event};
 
+/// SQL for what changes when the database server was started again, put back to an older state, or replaced by another one.
+macro_rules! server_run {
+    () => {
+        "(SELECT concat_ws('/', oid, pg_postmaster_start_time()) FROM pg_database WHERE datname = current_database())"
+    };
+}
+/// Up to where a database has everything from a stream that concerns a consumer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The last sequence that is here for certain, with all before it.
+    pub(crate) floor: i64,
+    /// Tells one run of a database server from any other. While it stays the same, nothing that was committed is gone.
+    pub(crate) server_run: String,
+}
+
 /// The inbox of one consumer.
 #[derive(Debug)]
 pub(crate) struct Inbox {
@@ -34,7 +49,6 @@ pub(crate) enum Admission {
 #[derive(Debug)]
 pub(crate) struct Parked {
     pub(crate) stream_sequence: i64,
-    pub(crate) attempts: i32,
     pub(crate) event: Box<RawValue>,
 }
 
@@ -133,7 +147,7 @@ impl Inbox {
 
     /// The event that waits directly behind this one.
     pub(crate) async fn successor(&self, connection: &Connection, event: &Event) -> Result<Option<Parked>, Error> {
-        let sql = "SELECT stream_sequence, attempts, event FROM inbox_parked
+        let sql = "SELECT stream_sequence, event FROM inbox_parked
             WHERE consumer = $1 AND aggregate_type = $2 AND aggregate_id = $3 AND version = $4";
         let Aggregate { kind, id } = &event.aggregate;
         let row = connection.optional(sql, &[&self.consumer, kind, id, &(event.version + 1)]).await?;
@@ -142,7 +156,7 @@ impl Inbox {
 
     /// Parked events whose turn has come.
     pub(crate) async fn due(&self, connection: &Connection) -> Result<Vec<Parked>, Error> {
-        let sql = "SELECT p.stream_sequence, p.attempts, p.event
+        let sql = "SELECT p.stream_sequence, p.event
             FROM inbox_parked p JOIN inbox_aggregates a USING (consumer, aggregate_type, aggregate_id)
             WHERE consumer = $1 AND p.version = a.version + 1 AND p.retry_at <= now() ORDER BY p.parked_at LIMIT 100";
         Ok(connection.all(sql, &[&self.consumer]).await?.iter().map(parked).collect())
@@ -166,21 +180,81 @@ impl Inbox {
         Ok(())
     }
 
-    /// Has a parked event tried again after a while; `counts`: this was one of its tries.
-    pub(crate) async fn postpone(
-        &self,
-        connection: &Connection,
-        event: &Event,
-        delay: Duration,
-        counts: bool,
-    ) -> Result<(), Error> {
-        let sql = "UPDATE inbox_parked SET attempts = attempts + $6, retry_at = now() + make_interval(secs => $5)
+    /// Has a parked event tried again after a while.
+    pub(crate) async fn postpone(&self, connection: &Connection, event: &Event, delay: Duration) -> Result<(), Error> {
+        let sql = "UPDATE inbox_parked SET retry_at = now() + make_interval(secs => $5)
             WHERE consumer = $1 AND aggregate_type = $2 AND aggregate_id = $3 AND version = $4";
         let Aggregate { kind, id } = &event.aggregate;
-        connection
-            .run(sql, &[&self.consumer, kind, id, &event.version, &delay.as_secs_f64(), &i32::from(counts)])
-            .await?;
+        connection.run(sql, &[&self.consumer, kind, id, &event.version, &delay.as_secs_f64()]).await?;
         Ok(())
+    }
+
+    /// Counts one more try of an event, unless it is `excused`; gives which one this is, and why the one before failed if
+    /// that is known.
+    pub(crate) async fn attempt(
+        &self,
+        connection: &Connection,
+        event: Uuid,
+        excused: bool,
+    ) -> Result<(u32, Option<String>), Error> {
+        let sql = "INSERT INTO inbox_attempts AS a (consumer, message_id, attempts) VALUES ($1, $2, 1)
+            ON CONFLICT (consumer, message_id) DO UPDATE SET attempts = a.attempts + $3, tried_at = now()
+            RETURNING attempts, last_error";
+        let row = connection.one(sql, &[&self.consumer, &event, &i32::from(!excused)]).await?;
+        Ok((row.get::<_, i32>(0).unsigned_abs(), row.get(1)))
+    }
+
+    /// Writes down why a try of an event failed; `uncounted`: and that it was tried.
+    pub(crate) async fn failed(
+        &self,
+        connection: &Connection,
+        event: Uuid,
+        uncounted: bool,
+        why: &str,
+    ) -> Result<(), Error> {
+        let sql = "INSERT INTO inbox_attempts AS a (consumer, message_id, attempts, last_error) VALUES ($1, $2, 1, $4)
+            ON CONFLICT (consumer, message_id)
+                DO UPDATE SET attempts = a.attempts + $3, last_error = excluded.last_error, tried_at = now()";
+        connection.run(sql, &[&self.consumer, &event, &i32::from(uncounted), &why]).await?;
+        Ok(())
+    }
+
+    /// Forgets how often an event was tried: it will not be tried again.
+    pub(crate) async fn settled(&self, tx: &Transaction<'_>, event: Uuid) -> Result<(), Error> {
+        tx.run("DELETE FROM inbox_attempts WHERE consumer = $1 AND message_id = $2", &[&self.consumer, &event]).await?;
+        Ok(())
+    }
+
+    /// Forgets the tries of events that never came again.
+    pub(crate) async fn forget_attempts(&self, connection: &Connection) -> Result<(), Error> {
+        let sql = "DELETE FROM inbox_attempts WHERE consumer = $1 AND tried_at < now() - make_interval(secs => $2)";
+        connection.run(sql, &[&self.consumer, &self.retention.as_secs_f64()]).await?;
+        Ok(())
+    }
+
+    /// Up to where this database has everything for certain, and which server run that was asked of. See [`Progress`].
+    pub(crate) async fn progress(&self, connection: &Connection) -> Result<Progress, Error> {
+        let sql =
+            concat!("SELECT coalesce((SELECT floor FROM inbox_progress WHERE consumer = $1), 0), ", server_run!());
+        let row = connection.one(sql, &[&self.consumer]).await?;
+        Ok(Progress { floor: row.get(0), server_run: row.get(1) })
+    }
+
+    /// Writes down up to where this database has everything, if it still is the one that said so.
+    pub(crate) async fn note_progress(&self, connection: &Connection, progress: &Progress) -> Result<(), Error> {
+        let sql = concat!(
+            "INSERT INTO inbox_progress (consumer, floor) SELECT $1, $2 WHERE $3 = ",
+            server_run!(),
+            " ON CONFLICT (consumer) DO UPDATE SET floor = excluded.floor"
+        );
+        connection.run(sql, &[&self.consumer, &progress.floor, &progress.server_run]).await?;
+        Ok(())
+    }
+
+    /// Whether this session is the one that looks back, until its connection ends.
+    pub(crate) async fn look_back_alone(&self, connection: &Connection) -> Result<bool, Error> {
+        let sql = "SELECT pg_try_advisory_lock(hashtext('berth look back'), hashtext($1))";
+        Ok(connection.one(sql, &[&self.consumer]).await?.get(0))
     }
 
     /// Aggregates of which no event was ever handled and whose earliest parked one has waited for a while.
@@ -256,9 +330,5 @@ impl Inbox {
 }
 
 fn parked(row: &Row) -> Parked {
-    Parked {
-        stream_sequence: row.get("stream_sequence"),
-        attempts: row.get("attempts"),
-        event: row.get::<_, Json<_>>("event").0,
-    }
+    Parked { stream_sequence: row.get("stream_sequence"), event: row.get::<_, Json<_>>("event").0 }
 }

@@ -9,10 +9,13 @@
 //! |---|---|
 //! | an event exists if and only if its change was committed | same transaction; the relay claims what is not marked published, never what is beyond the last one |
 //! | events of an aggregate are published in order | versions assigned under the aggregate's row lock; one relay at a time, by advisory lock, and each batch fenced by `Nats-Expected-Last-Sequence` |
-//! | a lost answer neither loses nor doubles | batches are written down before they are sent, and looked up in the stream afterwards |
+//! | a lost answer neither loses nor doubles | after any doubt the stream is asked what it has, message by message |
 //! | an event's effect happens once | primary key (consumer, message) and a version gate, in the transaction of the effect |
 //! | nothing stands in the way for ever | what can never be handled becomes a [dead letter](dead_letters), to be listed, replayed or discarded |
 //! | a lost or rolled back event server heals | the outbox keeps published events for a time and publishes again what the stream does not have |
+//! | a producer's database put back to an older state gives no version away twice | what the stream has and the outbox does not is written into it again |
+//! | a consumer's database put back to an older state gets its effects back | it notes up to where it has everything, and everything behind that is delivered again |
+//! | a person can see and mend all of it | [`operator`]'s routes, which the CLI calls |
 //!
 //! Aggregates are the unit of order: their versions count from 1 without gaps over all their events, so a consumer subscribes
 //! to whole aggregate types (`documents.stock.*`), and a gap is a real gap.
@@ -27,6 +30,7 @@ mod event;
 pub mod failpoints;
 mod inbox;
 mod metrics;
+pub mod operator;
 mod outbox;
 mod partitions;
 pub mod refusals;

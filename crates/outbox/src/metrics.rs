@@ -35,6 +35,7 @@ pub(crate) struct MessageMetrics {
     pub(crate) published: Counter,
     pub(crate) unpublishable: Counter,
     pub(crate) refilled: Counter,
+    pub(crate) remembered: Counter,
     pub(crate) publish_seconds: Histogram,
     pub(crate) publish_delay_seconds: Histogram,
     pub(crate) messages: Family<OfOutcome, Counter>,
@@ -59,6 +60,7 @@ impl Default for MessageMetrics {
             published: Counter::default(),
             unpublishable: Counter::default(),
             refilled: Counter::default(),
+            remembered: Counter::default(),
             publish_seconds: seconds(),
             publish_delay_seconds: seconds(),
             messages: Family::default(),
@@ -82,6 +84,11 @@ impl MessageMetrics {
             "outbox_refilled",
             "Events to be published again, after the stream lost them",
             self.refilled.clone(),
+        );
+        to.register(
+            "outbox_remembered",
+            "Events taken back from the stream, after the database lost them",
+            self.remembered.clone(),
         );
         to.register(
             "outbox_publish_seconds",

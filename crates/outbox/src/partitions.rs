@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use database::{Connection, Error, Statements as _};
+use database::{Connection, Error, Statements as _, Transaction};
 
 /// A partitioned table and how long its days are kept.
 #[derive(Debug, Clone, Copy)]
@@ -35,9 +35,20 @@ pub(crate) fn days(keep: Duration) -> i32 {
 /// Makes the days ahead and drops those whose time is over. Several processes may do so at once. What another session's lock
 /// prevents is left for the next time.
 pub(crate) async fn maintain(connection: &mut Connection, kept: Kept) -> Result<(), Error> {
+    make_ahead(connection, kept).await?;
+    for name in over(connection, kept).await? {
+        drop_day(connection, kept, &name).await?;
+    }
     let Kept { table, column, needed, days } = kept;
-    let transaction = connection.transaction().await?;
-    transaction.batch_execute("SET LOCAL lock_timeout = '1s'; SET LOCAL TimeZone = 'UTC'").await?;
+    let stragglers = format!(
+        "DELETE FROM {table}_default WHERE {column} < (now() AT TIME ZONE 'UTC')::date - $1::int AND NOT ({needed})"
+    );
+    connection.run(&stragglers, &[&days]).await?;
+    Ok(())
+}
+
+async fn make_ahead(connection: &mut Connection, Kept { table, column, .. }: Kept) -> Result<(), Error> {
+    let transaction = begin(connection).await?;
     let lock = "SELECT pg_try_advisory_xact_lock(hashtext('berth partitions'), hashtext($1))";
     if !transaction.one(lock, &[&table]).await?.get::<_, bool>(0) {
         return Ok(());
@@ -58,21 +69,42 @@ pub(crate) async fn maintain(connection: &mut Connection, kept: Kept) -> Result<
         );
         transaction.batch_execute(&create).await?;
     }
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// The days whose time is over.
+async fn over(connection: &mut Connection, Kept { table, days, .. }: Kept) -> Result<Vec<String>, Error> {
     let over = format!(
         "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
          WHERE i.inhparent = to_regclass('{table}') AND c.relname ~ '_[0-9]{{8}}$'
-           AND right(c.relname, 8) < to_char(current_date - $1::int, 'YYYYMMDD')"
+           AND right(c.relname, 8) < to_char((now() AT TIME ZONE 'UTC')::date - $1::int, 'YYYYMMDD')"
     );
-    for row in transaction.all(&over, &[&days]).await? {
-        let name: String = row.get(0);
-        let alive = format!("SELECT EXISTS (SELECT FROM {name} WHERE {needed})");
-        if !transaction.query_one(&alive, &[]).await?.get::<_, bool>(0) {
-            transaction.batch_execute(&format!("DROP TABLE {name}")).await?;
-            tracing::info!(table = name, "dropped a day whose retention is over");
-        }
+    Ok(connection.all(&over, &[&days]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Drops a day, unless a row in it is needed. Looked at under the lock that dropping takes: nothing can become needed in between.
+async fn drop_day(connection: &mut Connection, Kept { needed, .. }: Kept, name: &str) -> Result<(), Error> {
+    let alive = format!("SELECT EXISTS (SELECT FROM {name} WHERE {needed})");
+    if connection.query_one(&alive, &[]).await?.get(0) {
+        return Ok(());
     }
-    let stragglers = format!("DELETE FROM {table}_default WHERE {column} < current_date - $1::int AND NOT ({needed})");
-    transaction.run(&stragglers, &[&days]).await?;
-    transaction.commit().await?;
+    let transaction = begin(connection).await?;
+    let locked = transaction.batch_execute(&format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")).await;
+    if let Err(error) = locked {
+        tracing::debug!(table = name, error = %Error::from(error), "a day whose retention is over is in use: later");
+        return Ok(());
+    }
+    if !transaction.query_one(&alive, &[]).await?.get::<_, bool>(0) {
+        transaction.batch_execute(&format!("DROP TABLE {name}")).await?;
+        transaction.commit().await?;
+        tracing::info!(table = name, "dropped a day whose retention is over");
+    }
     Ok(())
+}
+
+async fn begin(connection: &mut Connection) -> Result<Transaction<'_>, Error> {
+    let transaction = connection.transaction().await?;
+    transaction.batch_execute("SET LOCAL lock_timeout = '1s'; SET LOCAL TimeZone = 'UTC'").await?;
+    Ok(transaction)
 }

@@ -15,14 +15,14 @@ mod stream;
 use std::time::Duration;
 
 use database::Database;
-use ledger::{Batch, HEARTBEAT, Ledger};
+use ledger::{Batch, HEARTBEAT, Known, Ledger};
 use runtime::retry::Backoff;
-use stream::Stream;
+use stream::{State, Stream};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Events, Outbox, event, failpoint, failpoints,
+    Events, Outbox, failpoint, failpoints,
     metrics::seconds_since,
     partitions::{self, Kept, days},
 };
@@ -55,15 +55,11 @@ impl RelayOptions {
             subjects: subjects.into_iter().map(Into::into).collect(),
             stream_age: 7 * day,
             retention: 7 * day,
-            batch: 500,
+            batch: 1000,
             batch_bytes: 4 << 20,
             poll: Duration::from_millis(500),
             check: Duration::from_secs(5),
         }
-    }
-
-    fn takes(&self, subject: &str) -> bool {
-        self.subjects.iter().any(|pattern| event::matches(pattern, subject))
     }
 }
 
@@ -83,7 +79,7 @@ enum Interrupted {
     Database(#[from] database::Error),
     #[error("event server: {0}")]
     Events(String),
-    #[error("an owed event cannot be written as JSON: {0}")]
+    #[error("not the JSON it should be: {0}")]
     Json(#[from] serde_json::Error),
 }
 
@@ -92,6 +88,9 @@ impl From<tokio_postgres::Error> for Interrupted {
         Self::Database(error.into())
     }
 }
+
+/// How many messages of the stream are looked at in one go.
+const PORTION: u64 = 500;
 
 /// What wakes an idle leader.
 enum Wake {
@@ -138,7 +137,9 @@ impl Relay {
             () = self.events.connected() => {}
             () = stop.cancelled() => return Ok(()),
         }
-        let mut ledger = Ledger::open(&self.database).await?;
+        let limits = (self.options.batch, self.options.batch_bytes);
+        let (name, source) = (self.events.service(), self.events.source());
+        let mut ledger = Ledger::open(&self.database, name, source, limits).await?;
         while !ledger.lead().await? {
             tokio::select! {
                 () = self.outbox.woken() => ledger.pass_on_wake_up().await?,
@@ -148,28 +149,63 @@ impl Relay {
         }
         failpoint!(failpoints::RELAY_LEAD);
         let stream = Stream::open(&self.events, &self.options).await?;
-        let mut last_sequence = self.agree(&mut ledger, &stream).await?;
+        let last_sequence = self.agree(&mut ledger, &stream).await?;
         self.outbox.metrics.leader.set(1);
         tracing::info!(stream = stream.name(), last_sequence, "leading the relay");
+        self.lead(&mut ledger, &stream, last_sequence, stop).await
+    }
+
+    /// Publishes until `stop` or until something is in doubt. While a batch is on its way, the one before it is marked and the next
+    /// one claimed: where that one belongs in the stream is known beforehand.
+    async fn lead(
+        &self,
+        ledger: &mut Ledger,
+        stream: &Stream,
+        mut last_sequence: u64,
+        stop: &CancellationToken,
+    ) -> Result<(), Interrupted> {
+        let (mut published, mut claimed): (Option<Batch>, Option<Batch>) = (None, None);
         let mut checked = Instant::now();
         while !stop.is_cancelled() && self.events.is_connected() {
-            failpoint!(failpoints::RELAY_CLAIM);
-            let limits = (self.options.batch, self.options.batch_bytes);
-            if let Some(batch) = ledger.claim(self.events.source(), last_sequence, limits).await? {
-                last_sequence = self.send(&mut ledger, &stream, &batch).await?;
+            let Some(batch) = claimed.take() else {
+                failpoint!(failpoints::RELAY_CLAIM);
+                claimed = ledger.turn(published.as_ref(), None, Some(last_sequence)).await?;
+                if published.take().is_some() {
+                    failpoint!(failpoints::RELAY_MARKED);
+                }
+                if claimed.is_some() {
+                    continue;
+                }
+                match self.idle(ledger, checked, stop).await? {
+                    Wake::Work => {}
+                    Wake::Check => {
+                        checked = Instant::now();
+                        let found = stream.state().await?;
+                        if found.incarnation != stream.incarnation() || found.last_sequence != last_sequence {
+                            return Err(Interrupted::Events("the stream is not where it was left".into()));
+                        }
+                    }
+                    Wake::Stop => break,
+                }
+                continue;
+            };
+            if self.bury_refused(ledger, stream, &batch).await? {
                 continue;
             }
-            match self.idle(&ledger, checked, stop).await? {
-                Wake::Work => {}
-                Wake::Check => {
-                    checked = Instant::now();
-                    let found = stream.state().await?;
-                    if found.incarnation != stream.incarnation() || found.last_sequence != last_sequence {
-                        return Err(Interrupted::Events("the stream is not where it was left".into()));
-                    }
-                }
-                Wake::Stop => break,
-            }
+            failpoint!(failpoints::RELAY_PUBLISH);
+            let (sent, turned) = tokio::join!(
+                self.send(stream, &batch),
+                ledger.turn(published.as_ref(), Some(&batch), Some(batch.end()))
+            );
+            last_sequence = sent?;
+            claimed = turned?;
+            failpoint!(failpoints::RELAY_MARK);
+            published = Some(batch);
+        }
+        // What is claimed and not sent is given back.
+        ledger.turn(published.as_ref(), None, None).await?;
+        if let Some(batch) = claimed {
+            ledger.bury(batch.id, &[]).await?;
         }
         Ok(())
     }
@@ -199,48 +235,85 @@ impl Relay {
     }
 
     /// Makes the outbox agree with what the stream has, and gives the stream's last sequence.
+    ///
+    /// The stream is the judge of what was published, and each of its messages says which event it is. So one rule covers batches
+    /// whose outcome is unknown, a stream that was lost or put back to an older state, and a database that was.
     async fn agree(&self, ledger: &mut Ledger, stream: &Stream) -> Result<u64, Interrupted> {
         let found = stream.state().await?;
-        let refilled = ledger.compare(stream.name(), &found.incarnation, found.last_sequence).await?;
-        if refilled > 0 {
+        let known = ledger.known().await?;
+        let kept = common(ledger, stream, known.as_ref(), &found).await?;
+        let unchanged =
+            known.is_some_and(|known| known.incarnation == found.incarnation && known.last_sequence == kept);
+        let mut missing = if unchanged { 0 } else { ledger.take_back(kept).await? };
+        let (mut next, mut last_message) = ((kept + 1).max(found.first_sequence), None);
+        if next > found.last_sequence && found.last_sequence > 0 {
+            last_message = stream.message(found.last_sequence).await?.and_then(|message| message.id);
+        }
+        while next <= found.last_sequence {
+            let end = found.last_sequence.min(next + PORTION - 1);
+            let messages = stream.messages(next..=end).await?;
+            failpoint!(failpoints::RELAY_RESOLVE);
+            let (recognized, lost) = ledger.recognize(&messages).await?;
+            tracing::warn!(
+                stream = stream.name(),
+                from = next,
+                to = end,
+                recognized,
+                "found what had an unknown outcome"
+            );
+            if !lost.is_empty() {
+                tracing::error!(
+                    stream = stream.name(),
+                    events = lost.len(),
+                    "the database lost events that were published: taking them back from the stream"
+                );
+                ledger.remember(&lost).await?;
+                self.outbox.metrics.remembered.inc_by(lost.len() as u64);
+            }
+            missing = missing.saturating_sub(recognized);
+            last_message = messages.last().and_then(|message| message.id);
+            next = end + 1;
+        }
+        if missing > 0 {
             tracing::error!(
                 stream = stream.name(),
-                events = refilled,
+                events = missing,
                 "the event server lost messages: publishing them again"
             );
-            self.outbox.metrics.refilled.inc_by(refilled);
+            self.outbox.metrics.refilled.inc_by(missing);
         }
-        for batch in ledger.open_batches().await? {
-            let stored = stream.find(batch.last_sequence, &batch.messages).await?;
-            tracing::warn!(batch = %batch.id, of = batch.messages.len(), stored = stored.len(), "resolved a batch whose outcome was unknown");
-            failpoint!(failpoints::RELAY_RESOLVE);
-            ledger.resolve(batch.id, &stored).await?;
-        }
-        ledger.note(stream.name(), found.last_sequence).await?;
-        Ok(found.last_sequence)
+        let State { incarnation, last_sequence, .. } = found;
+        ledger.agree(&Known { incarnation, last_sequence, last_message }).await?;
+        Ok(last_sequence)
     }
 
-    /// Publishes a claimed batch and marks it published; gives the stream's last sequence.
-    async fn send(&self, ledger: &mut Ledger, stream: &Stream, batch: &Batch) -> Result<u64, Interrupted> {
-        let refused: Vec<_> = batch.events.iter().filter(|owed| !self.options.takes(&owed.event.subject)).collect();
-        if !refused.is_empty() {
-            for owed in &refused {
-                tracing::error!(subject = owed.event.subject, id = %owed.event.id, "no stream takes this event: it is a dead letter now");
-            }
-            ledger.bury(batch.id, stream.name(), &refused).await?;
-            self.outbox.metrics.unpublishable.inc_by(refused.len() as u64);
-            return Ok(batch.last_sequence);
+    /// Makes dead letters of the events of a claimed batch that the stream can never take, and gives the others back. Whether there
+    /// were any.
+    async fn bury_refused(&self, ledger: &mut Ledger, stream: &Stream, batch: &Batch) -> Result<bool, Interrupted> {
+        let refused: Vec<_> = batch
+            .events
+            .iter()
+            .filter_map(|owed| Some((owed, stream.refuses(owed, &self.options.subjects)?)))
+            .collect();
+        if refused.is_empty() {
+            return Ok(false);
         }
-        failpoint!(failpoints::RELAY_PUBLISH);
+        for (owed, reason) in &refused {
+            tracing::error!(subject = owed.subject, id = %owed.id, reason, "an event cannot be published: it is a dead letter now");
+        }
+        ledger.bury(batch.id, &refused).await?;
+        self.outbox.metrics.unpublishable.inc_by(refused.len() as u64);
+        Ok(true)
+    }
+
+    /// Publishes a claimed batch; gives the stream's last sequence.
+    async fn send(&self, stream: &Stream, batch: &Batch) -> Result<u64, Interrupted> {
         let began = Instant::now();
         let last_sequence = stream.publish(batch).await?;
         self.outbox.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
-        failpoint!(failpoints::RELAY_MARK);
-        ledger.mark(batch, stream.name(), last_sequence).await?;
-        failpoint!(failpoints::RELAY_MARKED);
         self.outbox.metrics.published.inc_by(batch.events.len() as u64);
         for owed in &batch.events {
-            self.outbox.metrics.publish_delay_seconds.observe(seconds_since(owed.event.time));
+            self.outbox.metrics.publish_delay_seconds.observe(seconds_since(owed.time));
         }
         Ok(last_sequence)
     }
@@ -276,4 +349,24 @@ impl Relay {
         let kept = Kept { days: days(self.options.retention), ..partitions::OUTBOX };
         partitions::maintain(&mut *self.database.get().await?, kept).await
     }
+}
+
+/// Up to where the stream is the one that is known: the place of the last message that both sides name alike. The beginning, when the
+/// stream was made anew, or has another history.
+async fn common(
+    ledger: &mut Ledger,
+    stream: &Stream,
+    known: Option<&Known>,
+    found: &State,
+) -> Result<u64, Interrupted> {
+    let Some(known) = known.filter(|known| known.incarnation == found.incarnation) else { return Ok(0) };
+    let rolled_back = found.last_sequence < known.last_sequence;
+    let place = if rolled_back { found.last_sequence } else { known.last_sequence };
+    if place == 0 {
+        return Ok(0);
+    }
+    let ours = if rolled_back { ledger.marked_at(place).await? } else { known.last_message };
+    // What one of them does not have any more does not contradict the other.
+    let differ = ours.is_some() && stream.message(place).await?.is_some_and(|theirs| theirs.id != ours);
+    Ok(if differ { 0 } else { place })
 }

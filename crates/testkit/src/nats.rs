@@ -1,6 +1,10 @@
 //! A NATS server with JetStream for one test.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use servers::NatsProgram;
 use tempfile::TempDir;
@@ -94,7 +98,27 @@ impl Nats {
     pub fn kill_and_lose_store(&mut self) {
         self.kill();
         let store = self.folder.path().join("jetstream");
-        std::fs::remove_dir_all(store).expect("cannot remove the store");
+        fs::remove_dir_all(store).expect("cannot remove the store");
+    }
+
+    /// Kills it and copies its store.
+    ///
+    /// # Panics
+    /// The store cannot be copied.
+    pub fn kill_and_save_store(&mut self) -> TempDir {
+        self.kill();
+        let copy = tempfile::tempdir().expect("cannot make a temporary folder");
+        copy_folder(&self.folder.path().join("jetstream"), &copy.path().join("jetstream"));
+        copy
+    }
+
+    /// Kills it and puts a copy of its store back.
+    ///
+    /// # Panics
+    /// The store cannot be replaced.
+    pub fn kill_and_put_back(&mut self, copy: &TempDir) {
+        self.kill_and_lose_store();
+        copy_folder(&copy.path().join("jetstream"), &self.folder.path().join("jetstream"));
     }
 
     /// The file it was configured by.
@@ -105,6 +129,19 @@ impl Nats {
     /// The server's process id, for signals.
     pub fn pid(&self) -> Option<u32> {
         self.process.pid()
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("cannot make a folder");
+    for entry in fs::read_dir(from).expect("cannot read a folder") {
+        let from = entry.expect("cannot read a folder").path();
+        let to = to.join(from.file_name().unwrap_or_default());
+        if from.is_dir() {
+            copy_folder(&from, &to);
+        } else {
+            fs::copy(&from, &to).expect("cannot copy a file");
+        }
     }
 }
 

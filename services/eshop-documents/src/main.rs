@@ -23,7 +23,7 @@ use eshop_documents::{
     store::Store,
     sweeper,
 };
-use outbox::{Consumer, Events, Outbox, Relay, RelayOptions};
+use outbox::{Consumer, Events, Outbox, Relay, RelayOptions, operator};
 use runtime::{
     clock::Clock,
     credentials::Credentials,
@@ -81,6 +81,9 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
     let events = Events::connect(&settings, &credentials, &identity).await?;
     let emitting = RelayOptions::emitting(messages::EMITTED);
     let relay = Relay::new(database.clone(), events.clone(), outbox.clone(), emitting);
+    let routes = api::router(app, verifier.clone())
+        .merge(operator::router(database.clone(), events.clone(), outbox.clone()))
+        .merge(operator::saga_router(database.clone(), store.clone()));
     let answers = Consumer::new(
         database.clone(),
         events,
@@ -102,7 +105,7 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
     });
 
     // The database may come later: until then the listener answers, and says what it waits for.
-    let server = Server::new(&settings, identity, api::router(app, verifier), metrics, health).bind()?;
+    let server = Server::new(&settings, identity, routes, metrics, health).bind()?;
     let preparation = async {
         store.migrate(&stop).await?;
         schema.happened();

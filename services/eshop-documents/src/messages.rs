@@ -277,6 +277,8 @@ pub enum ReleaseReason {
     Customer,
     /// The order had been refused, and yet its stock is held.
     Rejected,
+    /// No such order is known: the database of documents was put back to an older state.
+    Unknown,
 }
 
 impl From<Option<Cancellation>> for ReleaseReason {

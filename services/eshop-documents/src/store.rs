@@ -6,10 +6,12 @@
 
 use std::time::Duration;
 
+use berth_http::problem::{self, Problem};
 use database::{Database, MigrateError, Row, ScopedFutureExt as _, Statements, Transaction, types::Json};
 use jiff::Timestamp;
 use outbox::{
     NewEvent, Outbox, failpoint,
+    operator::{SagaView, Sagas},
     saga::{Illegal, Saga},
 };
 use runtime::trace::TraceContext;
@@ -24,7 +26,7 @@ use crate::{
     failpoints,
     messages::{
         CreditNoteIssued, InvoiceIssued, Message, OrderCancelled, OrderConfirmed, OrderInvoiced, OrderPlaced,
-        OrderRejected, Release, Reserve, Return, StockLine, Take,
+        OrderRejected, Release, ReleaseReason, Reserve, Return, StockLine, Take,
     },
     saga::{self, Command, Process},
 };
@@ -229,6 +231,23 @@ const LOCK_OVERDUE: &str = "SELECT id, state, repeats, initiator, trace FROM sag
 const ADVANCE_SAGA: &str = "UPDATE sagas SET state = $2, repeats = $3, due_at = now() + make_interval(secs => $4), \
      updated_at = now() WHERE id = $1";
 
+macro_rules! saga_view {
+    () => {
+        "SELECT saga.id, saga.state::text AS state, due_at, repeats, initiator, saga.created_at, saga.updated_at, number, \
+         document.state::text AS document_state FROM sagas AS saga JOIN documents AS document USING (id)"
+    };
+}
+
+const LIST_OPEN_SAGAS: &str = concat!(saga_view!(), " WHERE due_at IS NOT NULL ORDER BY due_at LIMIT $1");
+
+const LIST_SAGAS: &str = concat!(saga_view!(), " ORDER BY id DESC LIMIT $1");
+
+const FIND_SAGA: &str = concat!(saga_view!(), " WHERE id = $1");
+
+/// Where being overdue means asking again. Elsewhere it means giving up.
+const ASK_AGAIN: &str = "UPDATE sagas SET due_at = now(), updated_at = now() \
+     WHERE id = $1 AND state IN ('taking', 'releasing', 'returning')";
+
 const CANCELLATION: &str = "SELECT cancellation FROM documents WHERE id = $1";
 
 const GOODS_TO_RETURN: &str = "SELECT invoice.based_on, line.item_id, line.quantity FROM documents AS note \
@@ -376,6 +395,48 @@ impl Store {
     }
 }
 
+impl Sagas for Store {
+    async fn list(&self, open: bool, limit: u16) -> Result<Vec<SagaView>, Problem> {
+        let sql = if open { LIST_OPEN_SAGAS } else { LIST_SAGAS };
+        Ok(self.database.get().await?.all(sql, &[&i64::from(limit)]).await?.iter().map(saga_view).collect())
+    }
+
+    async fn find(&self, id: Uuid) -> Result<Option<SagaView>, Problem> {
+        Ok(self.database.get().await?.optional(FIND_SAGA, &[&id]).await?.as_ref().map(saga_view))
+    }
+
+    async fn retry(&self, id: Uuid) -> Result<(), Problem> {
+        if self.database.get().await?.run(ASK_AGAIN, &[&id]).await? == 1 {
+            return Ok(());
+        }
+        let saga = Sagas::find(self, id).await?.ok_or(Error::NotFound)?;
+        let detail = format!("Nothing can be asked again: the saga is {}.", saga.state);
+        Err(problem::CONFLICT.detail(detail))
+    }
+
+    async fn cancel(&self, id: Uuid, operator: &str) -> Result<(), Problem> {
+        let cause = Cause { initiator: Some(operator.to_owned()), trace: TraceContext::current() };
+        Store::cancel(self, id, &cause).await?;
+        Ok(())
+    }
+}
+
+fn saga_view(row: &Row) -> SagaView {
+    let (number, document_state): (&str, &str) = (row.get("number"), row.get("document_state"));
+    let due_at: Option<Timestamp> = row.get("due_at");
+    SagaView {
+        id: row.get("id"),
+        about: format!("{number}, {document_state}"),
+        state: row.get("state"),
+        ended: due_at.is_none(),
+        due_at,
+        repeats: row.get("repeats"),
+        initiator: row.get("initiator"),
+        created_at: row.get("created_at"),
+        updated_at: row.get("updated_at"),
+    }
+}
+
 async fn place(
     tx: &Transaction<'_>,
     order: &NewOrder,
@@ -462,10 +523,21 @@ async fn sweep(tx: &Transaction<'_>, batch: i64) -> Result<usize, Error> {
 
 /// What an answer of item management does, in the transaction that records its arrival.
 ///
+/// A saga that is not known was lost with an older state of this database: stock that is held for it is released.
+///
 /// # Errors
-/// [`Error::NotFound`] when no saga has this id; [`Error::Illegal`] when its table has no such step.
+/// [`Error::NotFound`] when no saga has this id and what was done cannot be undone; [`Error::Illegal`] when its table has no such
+/// step.
 pub async fn answer(tx: &Transaction<'_>, id: Uuid, event: &saga::Event, cause: &Cause) -> Result<(), Error> {
-    let saga = lock_saga(tx, id).await?.ok_or(Error::NotFound)?;
+    let Some(saga) = lock_saga(tx, id).await? else {
+        return match event {
+            saga::Event::Reserved => {
+                emit(tx, id, cause, &Release { order_id: id, reason: ReleaseReason::Unknown }).await
+            }
+            saga::Event::Refused(_) | saga::Event::Released => Ok(()),
+            _ => Err(Error::NotFound),
+        };
+    };
     advance(tx, &saga, event, cause).await?;
     failpoint!(failpoints::DECIDE);
     Ok(())

@@ -14,7 +14,7 @@ use item_management::{
     messages::{self, StockKeeper},
     store,
 };
-use outbox::{Consumer, Events, Outbox, Relay, RelayOptions};
+use outbox::{Consumer, Events, Outbox, Relay, RelayOptions, operator};
 use runtime::{
     clock::Clock,
     credentials::Credentials,
@@ -65,6 +65,8 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
     let events = Events::connect(&settings, &credentials, &identity).await?;
     let emitting = RelayOptions::emitting(messages::EMITTED);
     let relay = Relay::new(database.clone(), events.clone(), outbox.clone(), emitting);
+    let routes =
+        api::router(app, verifier.clone()).merge(operator::router(database.clone(), events.clone(), outbox.clone()));
     let commands = Consumer::new(
         database.clone(),
         events,
@@ -82,7 +84,7 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
     });
 
     // The database may come later: until then the listener answers, and says what it waits for.
-    let server = Server::new(&settings, identity, api::router(app, verifier), metrics, health).bind()?;
+    let server = Server::new(&settings, identity, routes, metrics, health).bind()?;
     let preparation = async {
         Outbox::migrate(&database, &stop).await?;
         store::migrate(&database, &stop).await?;

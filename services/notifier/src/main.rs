@@ -18,7 +18,7 @@ use notifier::{
     sender::Sender,
     store,
 };
-use outbox::{Consumer, Events, Outbox, Relay, RelayOptions};
+use outbox::{Consumer, Events, Outbox, Relay, RelayOptions, operator};
 use runtime::{
     clock::Clock,
     credentials::Credentials,
@@ -91,6 +91,8 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
         poll: Duration::from_millis(250),
         lease: PATIENCE * 2,
     };
+    let routes =
+        api::router(app, verifier.clone()).merge(operator::router(database.clone(), events.clone(), outbox.clone()));
     tokio::spawn({
         let (lifecycle, identity, verifier) = (lifecycle.clone(), Arc::clone(&identity), Arc::clone(&verifier));
         let parts = move || {
@@ -100,7 +102,7 @@ async fn serve(settings: Settings, credentials: Credentials, identity: Arc<Ident
     });
 
     // The database may come later: until then the listener answers, and says what it waits for.
-    let server = Server::new(&settings, identity, api::router(app, verifier), metrics, health).bind()?;
+    let server = Server::new(&settings, identity, routes, metrics, health).bind()?;
     let preparation = async {
         Outbox::migrate(&database, &stop).await?;
         store::migrate(&database, &stop).await?;

@@ -8,6 +8,7 @@ mod graph;
 mod init;
 mod lock;
 mod logs;
+mod messaging;
 mod plan;
 mod status;
 mod up;
@@ -51,6 +52,11 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Token { user, compose, .. } => token(&project()?, &user, compose).await,
         Command::Restart { service } => restart(&project()?, service).await,
         Command::Demo { compose } => demo::run(&project()?, compose).await,
+        Command::Outbox(command) => messaging::outbox(&project()?, command).await,
+        Command::Inbox(command) => messaging::inbox(&project()?, command).await,
+        Command::DeadLetters(command) => messaging::dead_letters(&project()?, command).await,
+        Command::Sagas(command) => messaging::sagas(&project()?, command).await,
+        Command::Interventions(services) => messaging::interventions(&project()?, &services).await,
         Command::Secrets(Secrets::Init { demo_users }) => init_secrets(&project()?, demo_users),
         Command::Secrets(Secrets::Export { node, to, smbios }) => {
             export_secrets(&project()?, &node, to.as_deref(), smbios)

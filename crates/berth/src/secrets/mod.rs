@@ -15,6 +15,7 @@ use std::{
     fmt, fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -23,7 +24,8 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use mesh::plan::{Credential, CredentialKind, Plan};
-use tls::authority::Authority;
+use runtime::credentials::Credentials;
+use tls::{Identity, authority::Authority};
 
 use crate::{failure::Failure, project::Project};
 
@@ -109,6 +111,30 @@ fn unusable(path: &Path, why: &dyn fmt::Display) -> Failure {
         format!("cannot use {}: {why}", path.display()),
         "remove it, then run `berth secrets init` to make a new one",
     )
+}
+
+/// A certificate for whoever may use the mesh's authority, in the name of an operator, for a quarter of an hour. Nothing of it is left
+/// on the disk.
+///
+/// # Errors
+/// The authority cannot be used.
+pub fn operator(project: &Project, plan: &Plan) -> Result<Arc<Identity>, Failure> {
+    let (authority, _) = authority(project, plan)?;
+    // Counted from an hour ago.
+    let authority = authority.with_leaf_validity(Duration::from_secs(75 * 60));
+    let leaf = authority.issue("operator")?;
+    let folder = project.state().join(format!("operator-{}", std::process::id()));
+    files::private_folder(&folder)?;
+    let identity = [
+        ("tls-cert.pem", leaf.cert_pem.as_str()),
+        ("tls-key.pem", leaf.key_pem.as_str()),
+        ("mesh-ca.pem", authority.ca_pem()),
+    ]
+    .into_iter()
+    .try_for_each(|(name, content)| files::replace(&folder.join(name), content.as_bytes()))
+    .and_then(|()| Ok(Identity::load(&Credentials::at(&folder), &plan.domain)?));
+    fs::remove_dir_all(&folder).map_err(|error| Failure::io(format!("cannot remove {}", folder.display()), error))?;
+    identity
 }
 
 fn authority(project: &Project, plan: &Plan) -> Result<(Authority, Report), Failure> {

@@ -181,18 +181,22 @@ fn user(service: &Entry<Service>, streams: &Streams) -> EventUser {
 }
 
 fn consume(stream: &Name, Consumer { name, filters }: &Consumer) -> Vec<String> {
-    let create = match filters.as_slice() {
-        [only] => format!("$JS.API.CONSUMER.CREATE.{stream}.{name}.{only}"),
-        _ => format!("$JS.API.CONSUMER.CREATE.{stream}.{name}"),
-    };
-    vec![
-        format!("$JS.API.STREAM.INFO.{stream}"),
-        create,
-        format!("$JS.API.CONSUMER.INFO.{stream}.{name}"),
-        format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
-        format!("$JS.ACK.{stream}.{name}.>"),
-        // The later form of the same, with JetStream domain and account hash before the stream (ADR-15). It cannot match the older form of
-        // another consumer: where the stream stands here, that has a number.
-        format!("$JS.ACK.*.*.{stream}.{name}.>"),
-    ]
+    // The second one has delivered again what the service's database has lost, and is removed then. No name has an underscore.
+    let again = format!("{name}_again");
+    let mut calls = vec![format!("$JS.API.STREAM.INFO.{stream}"), format!("$JS.API.CONSUMER.DELETE.{stream}.{again}")];
+    for consumer in [name.as_str(), again.as_str()] {
+        calls.push(match filters.as_slice() {
+            [only] => format!("$JS.API.CONSUMER.CREATE.{stream}.{consumer}.{only}"),
+            _ => format!("$JS.API.CONSUMER.CREATE.{stream}.{consumer}"),
+        });
+        calls.extend([
+            format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}"),
+            format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"),
+            format!("$JS.ACK.{stream}.{consumer}.>"),
+            // The later form of the same, with JetStream domain and account hash before the stream (ADR-15). It cannot match the older
+            // form of another consumer: where the stream stands here, that has a number.
+            format!("$JS.ACK.*.*.{stream}.{consumer}.>"),
+        ]);
+    }
+    calls
 }

@@ -13,6 +13,8 @@ use crate::units::{Bytes, MilliCpu, Port};
 
 /// What `[events]` is called where names of things that run are listed.
 pub(super) const EVENTS: &str = "nats";
+/// What no service may be called: it could mend the outbox of any other.
+const OPERATOR: &str = "operator";
 
 /// Every machine with what runs on it, and every copy with its machine.
 #[derive(Debug, Default)]
@@ -218,6 +220,10 @@ fn check_names(declaration: &Declaration, findings: &mut Findings) {
                 .at(span.clone(), "choose another name")
                 .help("the event bus itself is declared by `[events]`");
             findings.push(finding);
+        }
+        if *name == OPERATOR {
+            let what = format!("`{OPERATOR}` is the name in the certificate of whoever operates the mesh");
+            findings.push(Finding::new(Rule::ReservedName, what).at(span.clone(), "choose another name"));
         }
     }
     for database in declaration.databases.iter() {

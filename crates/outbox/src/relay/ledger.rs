@@ -1,15 +1,23 @@
 //! What the relay reads and writes in the database.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
-use database::{Connection, Database, Dedicated, Error, Row, Statements as _, types::ToSql};
+use bytes::Bytes;
+use database::{
+    Connection, Database, Dedicated, Error, Row, Statements as _, Transaction,
+    types::{Json, ToSql},
+};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::Interrupted;
+use super::{Interrupted, stream::Found};
 use crate::{
-    event::{Aggregate, Event},
+    Event,
+    event::{Aggregate, Envelope},
     failpoint, failpoints,
 };
 
@@ -22,8 +30,28 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(3);
 /// An event that is owed.
 #[derive(Debug)]
 pub(super) struct Owed {
-    pub(super) position: i64,
-    pub(super) event: Event,
+    position: i64,
+    pub(super) id: Uuid,
+    edition: i32,
+    pub(super) subject: String,
+    pub(super) time: Timestamp,
+    /// The envelope.
+    pub(super) payload: Bytes,
+}
+
+impl Owed {
+    /// By what the event server knows it again. See [`event_id`].
+    pub(super) fn message_id(&self) -> String {
+        match self.edition {
+            0 => self.id.to_string(),
+            edition => format!("{}.{edition}", self.id),
+        }
+    }
+}
+
+/// The event in a message id.
+pub(super) fn event_id(message_id: &str) -> Option<Uuid> {
+    message_id.split('.').next().unwrap_or_default().parse().ok()
 }
 
 /// Events on their way to the stream, written down as such.
@@ -35,13 +63,24 @@ pub(super) struct Batch {
     pub(super) events: Vec<Owed>,
 }
 
-/// A batch whose outcome nobody wrote down.
+impl Batch {
+    /// The sequence of its last event, once it is stored.
+    pub(super) fn end(&self) -> u64 {
+        self.last_sequence + self.events.len() as u64
+    }
+
+    fn positions(&self) -> impl Iterator<Item = i64> + '_ {
+        self.events.iter().map(|owed| owed.position)
+    }
+}
+
+/// What was known of the stream when somebody last had to do with it.
 #[derive(Debug)]
-pub(super) struct OpenBatch {
-    pub(super) id: Uuid,
+pub(super) struct Known {
+    pub(super) incarnation: String,
     pub(super) last_sequence: u64,
-    /// Position and message id of its events, in order.
-    pub(super) messages: Vec<(i64, Uuid)>,
+    /// The event that stands there, if it was one of ours.
+    pub(super) last_message: Option<Uuid>,
 }
 
 /// What is owed at the moment.
@@ -56,15 +95,27 @@ pub(super) struct Depth {
 #[derive(Debug)]
 pub(super) struct Ledger {
     connection: Dedicated,
+    /// The name of the stream.
+    stream: String,
+    /// The source of the events.
+    source: String,
+    /// Most events in a batch, and most bytes unless the first event alone has more.
+    limits: (i64, i64),
 }
 
 impl Ledger {
-    pub(super) async fn open(database: &Database) -> Result<Self, Error> {
+    pub(super) async fn open(
+        database: &Database,
+        stream: &str,
+        source: &str,
+        (events, bytes): (u16, u32),
+    ) -> Result<Self, Error> {
         let connection = database.dedicated().await?;
         let patience = PATIENCE.as_millis();
         let settings = format!("SET idle_session_timeout = {patience}; SET application_name = 'relay'");
         connection.batch_execute(&settings).await?;
-        Ok(Self { connection })
+        let limits = (events.into(), bytes.into());
+        Ok(Self { connection, stream: stream.to_owned(), source: source.to_owned(), limits })
     }
 
     /// Whether this session leads now.
@@ -93,134 +144,201 @@ impl Ledger {
         self.connection.notified().await;
     }
 
-    /// Compares what is written down of the stream with what it is, and takes back the marks of events that it does not have
-    /// any more: all, when it is another one; those beyond its end, when it was rolled back. Gives how many.
-    pub(super) async fn compare(
-        &mut self,
-        stream: &str,
-        incarnation: &str,
-        last_sequence: u64,
-    ) -> Result<u64, Interrupted> {
-        let transaction = self.connection.transaction().await?;
-        transaction.batch_execute("SET LOCAL statement_timeout = 0").await?;
-        let sql = "SELECT incarnation, last_sequence FROM outbox_stream WHERE name = $1 FOR UPDATE";
-        let known = transaction.optional(sql, &[&stream]).await?;
-        let kept = match known.map(|row| (row.get::<_, String>(0), sequence(row.get(1)))) {
-            Some((known, last)) if known == incarnation && last <= last_sequence => None,
-            Some((known, _)) if known == incarnation => Some(last_sequence),
-            _ => Some(0),
-        };
-        let mut refilled = 0;
-        if let Some(kept) = kept {
-            let sql = "UPDATE outbox SET published_at = NULL, stream_sequence = NULL WHERE stream_sequence > $1";
-            refilled = transaction.run(sql, &[&signed(kept)]).await?;
-            let sql = "INSERT INTO outbox_stream (name, incarnation, last_sequence) VALUES ($1, $2, $3)
-                ON CONFLICT (name) DO UPDATE SET incarnation = $2, last_sequence = $3";
-            transaction.run(sql, &[&stream, &incarnation, &signed(last_sequence)]).await?;
+    /// What is written down of the stream.
+    pub(super) async fn known(&self) -> Result<Option<Known>, Error> {
+        let sql = "SELECT incarnation, last_sequence, last_message FROM outbox_stream WHERE name = $1";
+        let row = self.connection.optional(sql, &[&self.stream]).await?;
+        Ok(row.map(|row| Known {
+            incarnation: row.get(0),
+            last_sequence: sequence(row.get(1)),
+            last_message: row.get(2),
+        }))
+    }
+
+    /// The event that is marked as standing there.
+    pub(super) async fn marked_at(&mut self, place: u64) -> Result<Option<Uuid>, Error> {
+        let transaction = patient(&mut self.connection).await?;
+        let sql = "SELECT id FROM outbox WHERE stream_sequence = $1 LIMIT 1";
+        Ok(transaction.optional(sql, &[&signed(place)]).await?.map(|row| row.get(0)))
+    }
+
+    /// Takes back the marks of events behind this place of the stream: they are owed again. Gives how many.
+    pub(super) async fn take_back(&mut self, kept: u64) -> Result<u64, Error> {
+        let transaction = patient(&mut self.connection).await?;
+        let sql = "UPDATE outbox SET published_at = NULL, stream_sequence = NULL WHERE stream_sequence > $1";
+        let taken_back = transaction.run(sql, &[&signed(kept)]).await?;
+        transaction.commit().await?;
+        Ok(taken_back)
+    }
+
+    /// Marks those published that are found in the stream. Gives how many, and the events of this service that the outbox does
+    /// not know at all, with their sequences.
+    pub(super) async fn recognize(&mut self, found: &[Found]) -> Result<(u64, Vec<(u64, Event)>), Error> {
+        let (ids, sequences): (Vec<Uuid>, Vec<i64>) =
+            found.iter().filter_map(|found| Some((found.id?, signed(found.sequence)))).unzip();
+        let transaction = patient(&mut self.connection).await?;
+        let sql = "UPDATE outbox o SET published_at = now(), stream_sequence = s.sequence
+            FROM unnest($1::uuid[], $2::bigint[]) AS s(id, sequence) WHERE o.id = s.id AND o.published_at IS NULL
+            RETURNING o.id";
+        let rows = transaction.all(sql, &[&ids, &sequences]).await?;
+        let recognized: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+        let mut strange: Vec<(u64, Event)> = found
+            .iter()
+            .filter_map(|found| Some((found.sequence, Event::from_json(&found.payload).ok()?)))
+            .filter(|(_, event)| event.source == self.source && !recognized.contains(&event.id))
+            .collect();
+        let ids: Vec<Uuid> = strange.iter().map(|(_, event)| event.id).collect();
+        let (first, last) = strange.iter().fold((Timestamp::MAX, Timestamp::MIN), |(first, last), (_, event)| {
+            (first.min(event.time), last.max(event.time))
+        });
+        if !strange.is_empty() {
+            // The time of an event is the time of its row, which names the days to be searched.
+            let sql = "SELECT id FROM outbox WHERE id = ANY ($1) AND created_at BETWEEN $2 AND $3";
+            let known = transaction.all(sql, &[&ids, &first, &last]).await?;
+            let known: HashSet<Uuid> = known.iter().map(|row| row.get(0)).collect();
+            strange.retain(|(_, event)| !known.contains(&event.id));
         }
         transaction.commit().await?;
-        Ok(refilled)
+        Ok((recognized.len() as u64, strange))
     }
 
-    pub(super) async fn note(&self, stream: &str, last_sequence: u64) -> Result<(), Error> {
-        let sql = "UPDATE outbox_stream SET last_sequence = $2 WHERE name = $1";
-        self.connection.run(sql, &[&stream, &signed(last_sequence)]).await?;
+    /// Writes events down as published that this database has lost, and numbers those that are owed anew behind them: consumers know
+    /// the lost ones by their versions.
+    pub(super) async fn remember(&mut self, lost: &[(u64, Event)]) -> Result<(), Interrupted> {
+        let mut tops = BTreeMap::new();
+        for (_, Event { aggregate, version, .. }) in lost {
+            let top = tops.entry((aggregate.kind.as_str(), aggregate.id)).or_insert(*version);
+            *top = (*top).max(*version);
+        }
+        let (keys, tops): (Vec<(&str, Uuid)>, Vec<i64>) = tops.into_iter().unzip();
+        let (kinds, ids): (Vec<&str>, Vec<Uuid>) = keys.into_iter().unzip();
+        let transaction = patient(&mut self.connection).await?;
+        // Nobody else gives an event of these aggregates a number until the end.
+        let sql = "INSERT INTO outbox_aggregates AS a (aggregate_type, aggregate_id, version)
+            SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[])
+            ON CONFLICT (aggregate_type, aggregate_id) DO UPDATE SET version = greatest(a.version, excluded.version)";
+        transaction.run(sql, &[&kinds, &ids, &tops]).await?;
+        for (place, event) in lost {
+            let Event { id, subject, aggregate: Aggregate { kind, id: aggregate }, version, .. } = event;
+            let trace = event.trace.map(|trace| trace.to_string());
+            let sql = "INSERT INTO outbox (id, created_at, subject, aggregate_type, aggregate_id, version, data_version, saga,
+                    initiator, traceparent, data, published_at, stream_sequence)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now(), $12)";
+            let (data, place) = (Json(&event.data), signed(*place));
+            let params: [&(dyn ToSql + Sync); 12] = [
+                id,
+                &event.time,
+                subject,
+                kind,
+                aggregate,
+                version,
+                &event.data_version,
+                &event.saga,
+                &event.initiator,
+                &trace,
+                &data,
+                &place,
+            ];
+            transaction.run(sql, &params).await?;
+        }
+        let sql = "WITH owed AS (
+                SELECT position, created_at, aggregate_type, aggregate_id, top + row_number() OVER (
+                    PARTITION BY aggregate_type, aggregate_id ORDER BY position) AS version
+                FROM outbox JOIN unnest($1::text[], $2::uuid[], $3::bigint[]) AS t(aggregate_type, aggregate_id, top)
+                    USING (aggregate_type, aggregate_id)
+                WHERE published_at IS NULL),
+            counted AS (
+                UPDATE outbox_aggregates a SET version = o.version
+                FROM (SELECT aggregate_type, aggregate_id, max(version) AS version FROM owed GROUP BY 1, 2) AS o
+                WHERE a.aggregate_type = o.aggregate_type AND a.aggregate_id = o.aggregate_id)
+            UPDATE outbox o SET version = owed.version FROM owed
+            WHERE o.position = owed.position AND o.created_at = owed.created_at";
+        transaction.run(sql, &[&kinds, &ids, &tops]).await?;
+        transaction.commit().await?;
         Ok(())
     }
 
-    /// The batches that were sent, or were about to be, when their relay ended.
-    pub(super) async fn open_batches(&self) -> Result<Vec<OpenBatch>, Error> {
-        let sql = "SELECT b.id, b.last_sequence, array_agg(o.position ORDER BY p.place) AS positions,
-                array_agg(o.id ORDER BY p.place) AS messages
-            FROM outbox_batches b CROSS JOIN unnest(b.positions) WITH ORDINALITY AS p(position, place)
-            JOIN outbox o ON o.position = p.position
-            GROUP BY b.id ORDER BY b.last_sequence";
-        let rows = self.connection.all(sql, &[]).await?;
-        Ok(rows
-            .iter()
-            .map(|row| {
-                let (positions, ids): (Vec<i64>, Vec<Uuid>) = (row.get("positions"), row.get("messages"));
-                let messages = positions.into_iter().zip(ids).collect();
-                OpenBatch { id: row.get("id"), last_sequence: sequence(row.get("last_sequence")), messages }
-            })
-            .collect())
-    }
-
-    /// Writes down what became of a batch: `stored` are the positions that are in the stream, with their sequences. The others are
-    /// owed as before.
-    pub(super) async fn resolve(&self, batch: Uuid, stored: &[(i64, u64)]) -> Result<(), Error> {
-        let (positions, sequences): (Vec<i64>, Vec<i64>) =
-            stored.iter().map(|(position, sequence)| (*position, signed(*sequence))).unzip();
-        let sql = "WITH done AS (DELETE FROM outbox_batches WHERE id = $1)
-            UPDATE outbox o SET published_at = now(), stream_sequence = s.sequence
-            FROM unnest($2::bigint[], $3::bigint[]) AS s(position, sequence)
-            WHERE o.position = s.position AND o.published_at IS NULL";
-        self.connection.run(sql, &[&batch, &positions, &sequences]).await?;
+    /// Writes down that outbox and stream agree up to here. Whatever was on its way has arrived, or is owed as before.
+    pub(super) async fn agree(&self, known: &Known) -> Result<(), Error> {
+        let sql = "WITH resolved AS (DELETE FROM outbox_batches)
+            INSERT INTO outbox_stream (name, incarnation, last_sequence, last_message) VALUES ($1, $2, $3, $4)
+            ON CONFLICT (name) DO UPDATE SET incarnation = $2, last_sequence = $3, last_message = $4";
+        let Known { incarnation, last_sequence, last_message } = known;
+        self.connection.run(sql, &[&self.stream, incarnation, &signed(*last_sequence), last_message]).await?;
         Ok(())
     }
 
-    /// The next events that are owed, written down as a batch that is to follow `last_sequence`. `limits`: most events, and most
-    /// bytes unless the first event alone has more.
+    /// Marks a batch published, and claims the next events that are owed: they are written down as a batch that is to follow
+    /// `follows`; without it nothing is claimed. Those `in_flight` are neither. All in one statement, and so in one transaction.
     ///
     /// Their order is that of their positions, so events of one aggregate keep theirs; and one that was committed late is
     /// found because nothing marks it published.
-    pub(super) async fn claim(
+    pub(super) async fn turn(
         &self,
-        source: &str,
-        last_sequence: u64,
-        limits: (u16, u32),
-    ) -> Result<Option<Batch>, Error> {
-        let (id, follows) = (Uuid::now_v7(), signed(last_sequence));
-        let (events, bytes) = (i64::from(limits.0), i64::from(limits.1));
-        let sql = "WITH head AS (
-                SELECT * FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT $3),
+        published: Option<&Batch>,
+        in_flight: Option<&Batch>,
+        follows: Option<u64>,
+    ) -> Result<Option<Batch>, Interrupted> {
+        let sql = "WITH done AS (
+                DELETE FROM outbox_batches WHERE id = $1),
+            noted AS (
+                UPDATE outbox_stream SET last_sequence = $4, last_message = $5 WHERE name = $6 AND $1::uuid IS NOT NULL),
+            marked AS (
+                UPDATE outbox o SET published_at = now(), stream_sequence = $4 - cardinality($2::bigint[]) + p.place
+                FROM unnest($2::bigint[], $3::timestamptz[]) WITH ORDINALITY AS p(position, created_at, place)
+                WHERE o.position = p.position AND o.created_at = p.created_at AND o.published_at IS NULL),
+            head AS (
+                SELECT * FROM outbox WHERE published_at IS NULL AND position <> ALL ($7::bigint[])
+                ORDER BY position LIMIT $8),
             measured AS (
                 SELECT *, row_number() OVER w AS place, sum(octet_length(data::text)) OVER w AS bytes
                 FROM head WINDOW w AS (ORDER BY position)),
             taken AS MATERIALIZED (
-                SELECT * FROM measured WHERE bytes <= $4 OR place = 1),
+                SELECT * FROM measured WHERE bytes <= $9 OR place = 1),
             batch AS (
                 INSERT INTO outbox_batches (id, positions, last_sequence)
-                SELECT $1, array_agg(position ORDER BY position), $2 FROM taken HAVING count(*) > 0)
-            SELECT position, id, created_at, subject, aggregate_type, aggregate_id, version, data_version, saga, initiator,
-                traceparent, data
+                SELECT $10, array_agg(position ORDER BY position), $11 FROM taken HAVING count(*) > 0)
+            SELECT position, id, edition, created_at, subject, aggregate_type, aggregate_id, version, data_version, saga,
+                initiator, traceparent, data
             FROM taken ORDER BY position";
-        let params: [&(dyn ToSql + Sync); 4] = [&id, &follows, &events, &bytes];
+        let (positions, times): (Vec<i64>, Vec<Timestamp>) =
+            published.iter().flat_map(|batch| &batch.events).map(|owed| (owed.position, owed.time)).unzip();
+        let taken: Vec<i64> = published.into_iter().chain(in_flight).flat_map(Batch::positions).collect();
+        let (done, end) = (published.map(|batch| batch.id), signed(published.map(Batch::end).unwrap_or_default()));
+        let last = published.and_then(|batch| batch.events.last()).map(|owed| owed.id);
+        let (id, (events, bytes)) = (Uuid::now_v7(), self.limits);
+        let (events, last_sequence) = (if follows.is_some() { events } else { 0 }, follows.unwrap_or_default());
+        let expected = signed(last_sequence);
+        let params: [&(dyn ToSql + Sync); 11] =
+            [&done, &positions, &times, &end, &last, &self.stream, &taken, &events, &bytes, &id, &expected];
         let rows = failpoint!(during self.connection.all(sql, &params), failpoints::RELAY_CLAIMING)?;
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(Batch { id, last_sequence, events: rows.iter().map(|row| owed(row, source)).collect() }))
+        let events = rows.iter().map(|row| owed(row, &self.source)).collect::<Result<Vec<Owed>, _>>()?;
+        Ok((!events.is_empty()).then_some(Batch { id, last_sequence, events }))
     }
 
-    /// Marks a batch published, with `last_sequence` the sequence of its last event.
-    pub(super) async fn mark(&self, batch: &Batch, stream: &str, last_sequence: u64) -> Result<(), Error> {
-        let positions: Vec<i64> = batch.events.iter().map(|owed| owed.position).collect();
-        let sql = "WITH done AS (DELETE FROM outbox_batches WHERE id = $1),
-            noted AS (UPDATE outbox_stream SET last_sequence = $3 WHERE name = $4)
-            UPDATE outbox o SET published_at = now(), stream_sequence = $3 - cardinality($2::bigint[]) + p.place
-            FROM unnest($2::bigint[]) WITH ORDINALITY AS p(position, place)
-            WHERE o.position = p.position AND o.published_at IS NULL";
-        self.connection.run(sql, &[&batch.id, &positions, &signed(last_sequence), &stream]).await?;
-        Ok(())
-    }
-
-    /// Makes dead letters of events that no stream takes, and gives the rest of the batch back.
-    pub(super) async fn bury(&mut self, batch: Uuid, stream: &str, refused: &[&Owed]) -> Result<(), Interrupted> {
+    /// Makes dead letters of events that no stream takes, with the reasons, and gives the rest of the batch back.
+    pub(super) async fn bury(&mut self, batch: Uuid, refused: &[(&Owed, String)]) -> Result<(), Error> {
         let transaction = self.connection.transaction().await?;
-        for Owed { position, event } in refused {
+        for (owed, reason) in refused {
             let sql = "INSERT INTO dead_letters (consumer, subject, stream_sequence, message_id, payload, reason)
-                VALUES ('outbox', $1, 0, $2, $3, 'the stream ' || $4::text || ' does not take its subject')
+                VALUES ('outbox', $1, 0, $2, $3, $4)
                 ON CONFLICT (consumer, stream_sequence, sha256(payload)) DO UPDATE
                 SET died_at = now(), reason = excluded.reason, resolved_at = NULL, resolution = NULL";
-            transaction.run(sql, &[&event.subject, &event.id, &event.to_json()?, &stream]).await?;
+            transaction.run(sql, &[&owed.subject, &owed.id, &&*owed.payload, reason]).await?;
             let sql = "UPDATE outbox SET published_at = now() WHERE position = $1 AND published_at IS NULL";
-            transaction.run(sql, &[position]).await?;
+            transaction.run(sql, &[&owed.position]).await?;
         }
         transaction.run("DELETE FROM outbox_batches WHERE id = $1", &[&batch]).await?;
         transaction.commit().await?;
         Ok(())
     }
+}
+
+/// A transaction for what is done once in a long time, and then takes its time.
+async fn patient(connection: &mut Dedicated) -> Result<Transaction<'_>, Error> {
+    let transaction = connection.transaction().await?;
+    transaction.batch_execute("SET LOCAL statement_timeout = 0").await?;
+    Ok(transaction)
 }
 
 /// How much is owed.
@@ -231,23 +349,25 @@ pub(super) async fn depth(connection: &Connection) -> Result<Depth, Error> {
     Ok(Depth { events: row.get(0), oldest_age: row.get(1) })
 }
 
-fn owed(row: &Row, source: &str) -> Owed {
-    Owed {
-        position: row.get("position"),
-        event: Event {
-            id: row.get("id"),
-            subject: row.get("subject"),
-            source: source.to_owned(),
-            aggregate: Aggregate { kind: row.get("aggregate_type"), id: row.get("aggregate_id") },
-            version: row.get("version"),
-            data_version: row.get("data_version"),
-            saga: row.get("saga"),
-            initiator: row.get("initiator"),
-            trace: row.get::<_, Option<&str>>("traceparent").and_then(runtime::trace::TraceContext::parse),
-            time: row.get::<_, Timestamp>("created_at"),
-            data: row.get::<_, Value>("data"),
-        },
-    }
+fn owed(row: &Row, source: &str) -> Result<Owed, serde_json::Error> {
+    let Json(data) = row.get::<_, Json<&RawValue>>("data");
+    let (id, subject, time): (_, &str, _) = (row.get("id"), row.get("subject"), row.get("created_at"));
+    let envelope = Envelope {
+        id,
+        source: source.into(),
+        subject: subject.into(),
+        time,
+        aggregate_type: row.get::<_, &str>("aggregate_type").into(),
+        aggregate_id: row.get("aggregate_id"),
+        version: row.get("version"),
+        data_version: row.get("data_version"),
+        saga: row.get("saga"),
+        initiator: row.get::<_, Option<&str>>("initiator").map(Into::into),
+        traceparent: row.get::<_, Option<&str>>("traceparent").map(Into::into),
+        ..Envelope::around(data)
+    };
+    let (position, edition, payload) = (row.get("position"), row.get("edition"), serde_json::to_vec(&envelope)?.into());
+    Ok(Owed { position, id, edition, subject: subject.to_owned(), time, payload })
 }
 
 /// Sequences fit: the event server counts from 1, one a message.

@@ -3,7 +3,7 @@
 //! Atomic batches are those of NATS' ADR-50: every message carries the batch's id and its place, the last one commits, and all
 //! are stored in a row or none is (nats-server 2.12 or newer).
 
-use std::{collections::HashMap, time::Duration};
+use std::{ops::RangeInclusive, time::Duration};
 
 use async_nats::{
     HeaderMap, Request,
@@ -18,17 +18,29 @@ use async_nats::{
         stream::{self, Config, DiscardPolicy, RawMessageErrorKind, StorageType},
     },
 };
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::iter};
 use uuid::Uuid;
 
-use super::{Interrupted, RelayOptions, ledger::Batch};
-use crate::{Events, connection::ANSWER, event::CONTENT_TYPE, failpoint, failpoints};
+use super::{
+    Interrupted, RelayOptions,
+    ledger::{Batch, Owed, event_id},
+};
+use crate::{
+    Events,
+    connection::ANSWER,
+    event::{self, CONTENT_TYPE},
+    failpoint, failpoints,
+};
 
 /// How long the server itself knows a message id again. The inbox knows it far longer.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(300);
 
 /// Where in the stream's metadata the name of its incarnation stands: made when the stream is, gone when it is deleted.
 const INCARNATION: &str = "berth-incarnation";
+
+/// Room for the headers of a message, of which the server counts every byte.
+const HEADERS: usize = 512;
 
 /// Longest time to hand a whole batch to the connection and get its answer.
 const BATCH: Duration = Duration::from_secs(8);
@@ -43,7 +55,16 @@ pub(super) struct Stream {
 /// What a stream is at the moment.
 pub(super) struct State {
     pub(super) incarnation: String,
+    pub(super) first_sequence: u64,
     pub(super) last_sequence: u64,
+}
+
+/// A message of the stream.
+pub(super) struct Found {
+    pub(super) sequence: u64,
+    /// The event it says it is.
+    pub(super) id: Option<Uuid>,
+    pub(super) payload: Bytes,
 }
 
 fn events(error: impl std::fmt::Display) -> Interrupted {
@@ -88,7 +109,8 @@ impl Stream {
     pub(super) async fn state(&self) -> Result<State, Interrupted> {
         let info = self.stream.get_info().await.map_err(events)?;
         let incarnation = info.config.metadata.get(INCARNATION).cloned().unwrap_or_default();
-        Ok(State { incarnation, last_sequence: info.state.last_sequence })
+        let (first_sequence, last_sequence) = (info.state.first_sequence, info.state.last_sequence);
+        Ok(State { incarnation, first_sequence, last_sequence })
     }
 
     /// Publishes all events of the batch right after its expected sequence, or none; gives the last one's sequence.
@@ -109,7 +131,7 @@ impl Stream {
         let count = batch.events.len();
         for (place, owed) in (1..).zip(&batch.events) {
             let mut headers = HeaderMap::new();
-            headers.insert(NATS_MESSAGE_ID, owed.event.id.to_string());
+            headers.insert(NATS_MESSAGE_ID, owed.message_id());
             headers.insert("Content-Type", CONTENT_TYPE);
             if place == 1 {
                 headers.insert(NATS_EXPECTED_LAST_SEQUENCE, batch.last_sequence.to_string());
@@ -118,8 +140,7 @@ impl Stream {
                 headers.insert(NATS_BATCH_ID, batch.id.to_string());
                 headers.insert(NATS_BATCH_SEQUENCE, place.to_string());
             }
-            let subject = owed.event.subject.clone();
-            let payload = owed.event.to_json()?.into();
+            let (subject, payload) = (owed.subject.clone(), owed.payload.clone());
             if place < count {
                 client.publish_with_headers(subject, headers, payload).await.map_err(events)?;
                 continue;
@@ -136,27 +157,29 @@ impl Stream {
         Err(events("an empty batch"))
     }
 
-    /// Which of the messages (position and id, in order) stand behind `last_sequence`, with their sequences. A batch is stored right
-    /// there or not at all.
-    pub(super) async fn find(
-        &self,
-        last_sequence: u64,
-        messages: &[(i64, Uuid)],
-    ) -> Result<Vec<(i64, u64)>, Interrupted> {
-        let wanted: HashMap<String, i64> = messages.iter().map(|(position, id)| (id.to_string(), *position)).collect();
-        let sequences = (last_sequence + 1..).take(messages.len());
-        let found: Vec<Option<(i64, u64)>> = iter(sequences.map(|sequence| self.look_up(sequence)))
-            .buffered(16)
-            .map_ok(|message| message.and_then(|(id, sequence)| Some((*wanted.get(&id)?, sequence))))
-            .try_collect()
-            .await?;
+    /// Why the stream can never take this event, if so.
+    pub(super) fn refuses(&self, owed: &Owed, subjects: &[String]) -> Option<String> {
+        if !subjects.iter().any(|pattern| event::matches(pattern, &owed.subject)) {
+            return Some(format!("the stream {} does not take its subject", self.name()));
+        }
+        let (bytes, most) = (owed.payload.len() + HEADERS, self.events.client().server_info().max_payload);
+        (bytes > most).then(|| format!("it has {bytes} bytes, the event server takes {most}"))
+    }
+
+    /// The messages with these sequences, in order, as far as they are there.
+    pub(super) async fn messages(&self, sequences: RangeInclusive<u64>) -> Result<Vec<Found>, Interrupted> {
+        let found: Vec<Option<Found>> =
+            iter(sequences.map(|sequence| self.message(sequence))).buffered(64).try_collect().await?;
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// The id of the message with this sequence.
-    async fn look_up(&self, sequence: u64) -> Result<Option<(String, u64)>, Interrupted> {
+    /// The message with this sequence.
+    pub(super) async fn message(&self, sequence: u64) -> Result<Option<Found>, Interrupted> {
         match self.stream.get_raw_message(sequence).await {
-            Ok(message) => Ok(message.headers.get(NATS_MESSAGE_ID).map(|id| (id.to_string(), sequence))),
+            Ok(message) => {
+                let id = message.headers.get(NATS_MESSAGE_ID).and_then(|id| event_id(id.as_str()));
+                Ok(Some(Found { sequence, id, payload: message.payload }))
+            }
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(events(error)),
         }

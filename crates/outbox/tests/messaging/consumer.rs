@@ -11,7 +11,7 @@ use testkit::eventually;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::world::{CONSUMER, STREAM, World, assert_each_once_in_order, emit, event, new_event};
+use crate::world::{CONSUMER, ITEMS, STREAM, World, assert_each_once_in_order, emit, event, new_event};
 
 fn fine(_: &Event) -> Result<(), HandlerError> {
     Ok(())
@@ -412,5 +412,136 @@ async fn a_stream_deleted_under_everybody_comes_back_and_does_not_double_an_effe
     assert_each_once_in_order(world.stream().await.iter().map(|stored| (order, stored.event.version)), 20);
     assert_eq!(world.effects().await.len(), 20);
     relay.stop().await;
+    consumer.stop().await;
+}
+
+#[tokio::test]
+async fn effects_that_a_database_put_back_to_an_older_state_has_lost_are_made_again() {
+    let world = World::new().await;
+    let relay = world.relay().await;
+    let consumer = world.consumer(fine).await;
+    let (order, other) = (Uuid::now_v7(), Uuid::now_v7());
+    world.emit(order, 5).await;
+    world.effects_of(5).await;
+    world.consumed().await;
+    consumer.stop().await;
+    world.back_up(ITEMS).await;
+    let consumer = world.consumer(fine).await;
+    world.emit(order, 5).await;
+    world.emit(other, 3).await;
+    world.effects_of(13).await;
+    world.consumed().await;
+    // Everything is acknowledged, and now half of it is gone, under the consumer's feet.
+    world.restore(ITEMS).await;
+    let effects = eventually("the effects to come back", async || {
+        let client = world.items.get().await.ok()?;
+        let rows = client.all("SELECT aggregate, version FROM effects ORDER BY place", &[]).await.ok()?;
+        (rows.len() >= 13).then(|| rows.iter().map(|row| (row.get(0), row.get(1))).collect::<Vec<(Uuid, i64)>>())
+    })
+    .await;
+    assert_each_once_in_order(effects, 13);
+    world.emit(order, 1).await;
+    assert_each_once_in_order(world.effects_of(14).await, 14);
+    world.consumed().await;
+    assert!(letters(&world).await.is_empty());
+    relay.stop().await;
+    consumer.stop().await;
+}
+
+#[tokio::test]
+async fn tries_are_counted_across_the_lives_of_the_process() {
+    let world = World::new().await;
+    world.make_stream().await;
+    let tries = Arc::new(AtomicU32::new(0));
+    let order = Uuid::now_v7();
+    world.inject(&event(order, 1)).await;
+    for life in 1..=2 {
+        let counted = Arc::clone(&tries);
+        let failing = move |_: &Event| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Err(HandlerError::Retry("never yet".into()))
+        };
+        let consumer = world.consumer_with(failing, |options| options.attempts = 6).await;
+        if life == 1 {
+            eventually("some tries", async || {
+                let sql = "SELECT attempts FROM inbox_attempts";
+                let row = world.items.get().await.unwrap().optional(sql, &[]).await.unwrap()?;
+                (row.get::<_, i32>(0) >= 3).then_some(())
+            })
+            .await;
+            consumer.abort().await;
+        } else {
+            eventually("the end", async || (!letters(&world).await.is_empty()).then_some(())).await;
+            consumer.stop().await;
+        }
+    }
+    assert_eq!(letters(&world).await[0].reason, "given up after 6 attempts: never yet");
+    // The one that was under way when the process ended may count although it was never finished.
+    assert!((5..=6).contains(&tries.load(Ordering::SeqCst)), "{tries:?}");
+    assert_eq!(world.count(&world.items, "inbox_attempts").await, 0);
+}
+
+#[tokio::test]
+async fn an_event_that_ends_the_process_each_time_is_put_aside() {
+    let world = World::new().await;
+    let stream = world.make_stream().await;
+    world.inject(&event(Uuid::now_v7(), 1)).await;
+    // Its handler gets no further than here, and then the process ends.
+    let mut client = world.items.get().await.unwrap();
+    let lock = client.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE effects IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let mut deliveries = 0;
+    for _ in 0..5 {
+        let consumer = world.consumer_with(fine, |options| options.attempts = 3).await;
+        let begun =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INTO effects%'";
+        deliveries = eventually("the handler to begin", async || {
+            let info = stream.consumer_info(CONSUMER).await.ok()?;
+            let waits: i64 = world.items.get().await.unwrap().one(begun, &[]).await.unwrap().get(0);
+            let given_up = world.count(&world.items, "dead_letters").await > 0;
+            let delivered = info.delivered.consumer_sequence;
+            (given_up || (delivered > deliveries && waits > 0)).then_some(delivered)
+        })
+        .await;
+        consumer.abort().await;
+        let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        world.items.get().await.unwrap().all(end, &[]).await.unwrap();
+    }
+    assert_eq!(letters(&world).await[0].reason, "given up after 3 attempts that had no end");
+    lock.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_takes_nobody_along() {
+    let world = World::new().await;
+    world.make_stream().await;
+    let panicking = |event: &Event| if event.version == 2 { panic!("no such thing") } else { Ok(()) };
+    let consumer = world.consumer_with(panicking, |options| options.attempts = 2).await;
+    let order = Uuid::now_v7();
+    for version in 1..=3 {
+        world.inject(&event(order, version)).await;
+    }
+    assert_eq!(world.effects_of(2).await, [(order, 1), (order, 3)]);
+    let letters = letters(&world).await;
+    assert_eq!(letters[0].reason, "given up after 2 attempts: the handler panicked: no such thing");
+    world.consumed().await;
+    consumer.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_in_a_shape_nobody_knows_yet_is_not_handled_when_it_is_replayed() {
+    let world = World::new().await;
+    world.make_stream().await;
+    let consumer = world.consumer(fine).await;
+    world.inject(&Event { data_version: 2, ..event(Uuid::now_v7(), 1) }).await;
+    let letter = eventually("the dead letter", async || letters(&world).await.pop()).await;
+    let client = world.items.get().await.unwrap();
+    assert!(dead_letters::replay(&client, letter.id).await.unwrap());
+    eventually("the answer", async || {
+        let letter = dead_letters::get(&client, letter.id).await.unwrap()?;
+        (letter.status == dead_letters::Status::Open).then_some(())
+    })
+    .await;
+    assert!(world.effects().await.is_empty());
     consumer.stop().await;
 }

@@ -4,6 +4,7 @@
 mod consumer;
 mod dead_letters;
 mod metrics;
+mod operator;
 mod outbox;
 mod partitions;
 mod relay;

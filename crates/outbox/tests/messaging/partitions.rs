@@ -54,6 +54,23 @@ async fn a_day_is_dropped_when_its_retention_is_over_and_nothing_in_it_is_owed()
 }
 
 #[tokio::test]
+async fn an_old_day_that_somebody_reads_does_not_keep_new_days_from_being_made() {
+    let world = World::new().await;
+    let mut client = world.documents.get().await.unwrap();
+    let old = "CREATE TABLE outbox_20200101 PARTITION OF outbox FOR VALUES FROM ('2020-01-01') TO ('2020-01-02')";
+    client.batch_execute(old).await.unwrap();
+    let ahead = days(&world, "outbox").await.iter().filter(|name| name.starts_with("outbox_2")).max().unwrap().clone();
+    client.batch_execute(&format!("DROP TABLE {ahead}")).await.unwrap();
+    let reading = client.transaction().await.unwrap();
+    reading.batch_execute("SELECT count(*) FROM outbox_20200101").await.unwrap();
+    let relay = world.relay_with(|options| options.retention = Duration::from_secs(7 * 24 * 3600)).await;
+    eventually("the new day", async || days(&world, "outbox").await.contains(&ahead).then_some(())).await;
+    assert!(days(&world, "outbox").await.contains(&"outbox_20200101".to_owned()));
+    reading.rollback().await.unwrap();
+    relay.stop().await;
+}
+
+#[tokio::test]
 async fn an_event_outside_all_days_is_taken_too() {
     let world = World::new().await;
     let client = world.documents.get().await.unwrap();

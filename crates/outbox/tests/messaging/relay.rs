@@ -9,7 +9,7 @@ use testkit::{eventually, eventually_within};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::world::{STREAM, World, assert_each_once_in_order, emit, new_event, owed};
+use crate::world::{DOCUMENTS, STREAM, World, assert_each_once_in_order, emit, new_event, owed};
 
 async fn assert_stream_has_each_once(world: &World, total: usize) {
     let stored = world.stream().await;
@@ -288,6 +288,130 @@ async fn what_a_rolled_back_store_has_lost_is_published_again() {
     eventually("what was lost", async || (world.stream().await.len() == 8).then_some(())).await;
     world.settled().await;
     assert_stream_has_each_once(&world, 8).await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_put_back_to_an_older_copy_gets_what_it_lost() {
+    let mut world = World::new().await;
+    let relay = world.relay().await;
+    let (order, other) = (Uuid::now_v7(), Uuid::now_v7());
+    world.emit(order, 5).await;
+    world.settled().await;
+    let copy = world.nats.kill_and_save_store();
+    world.nats.restart().await;
+    world.emit(order, 5).await;
+    world.settled().await;
+    world.nats.kill_and_put_back(&copy);
+    world.nats.restart().await;
+    world.emit(other, 1).await;
+    eventually("what was lost", async || (world.stream().await.len() == 11).then_some(())).await;
+    world.settled().await;
+    assert_stream_has_each_once(&world, 11).await;
+    relay.tells("outbox_refilled_total 5").await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_with_another_history_that_is_longer_is_not_taken_for_the_one_that_is_known() {
+    let world = World::new().await;
+    world.emit(Uuid::now_v7(), 5).await;
+    let relay = world.relay().await;
+    world.settled().await;
+    relay.stop().await;
+    // The same incarnation, put back to where it had two messages; then others wrote to it.
+    let before = world.stream().await;
+    let jetstream = world.jetstream().await;
+    let config = jetstream.get_stream(STREAM).await.unwrap().cached_info().config.clone();
+    jetstream.delete_stream(STREAM).await.unwrap();
+    jetstream.create_stream(config).await.unwrap();
+    for stored in &before[..2] {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Msg-Id", stored.event.id.to_string());
+        let payload = stored.event.to_json().unwrap().into();
+        jetstream.publish_with_headers("documents.order.placed", headers, payload).await.unwrap().await.unwrap();
+    }
+    for _ in 0..5 {
+        let stranger = outbox::Event { source: "elsewhere".into(), ..crate::world::event(Uuid::now_v7(), 1) };
+        world.inject(&stranger).await;
+    }
+    let relay = world.relay().await;
+    eventually("what was lost", async || (world.stream().await.len() == 10).then_some(())).await;
+    world.settled().await;
+    let ours: Vec<Uuid> = world.stream().await.iter().map(|stored| stored.event.id).collect();
+    for stored in &before {
+        assert_eq!(ours.iter().filter(|id| **id == stored.event.id).count(), 1);
+    }
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_put_back_to_an_older_state_remembers_what_it_had_published() {
+    let world = World::new().await;
+    let (order, later) = (Uuid::now_v7(), Uuid::now_v7());
+    world.emit(order, 3).await;
+    let relay = world.relay().await;
+    world.settled().await;
+    relay.stop().await;
+    world.emit(order, 1).await;
+    world.back_up(DOCUMENTS).await;
+    // Published after the backup: one event that the backup owes, three that it does not know.
+    world.emit(order, 2).await;
+    world.emit(later, 1).await;
+    let relay = world.relay().await;
+    world.settled().await;
+    relay.stop().await;
+    world.restore(DOCUMENTS).await;
+    // Before anybody notices, versions that consumers know are given away once more.
+    world.emit(order, 2).await;
+    world.emit(later, 1).await;
+    let relay = world.relay().await;
+    world.settled().await;
+    assert_stream_has_each_once(&world, 10).await;
+    assert_eq!(world.count(&world.documents, "outbox").await, 10);
+    relay.tells("outbox_remembered_total 3").await;
+    // And it goes on from there.
+    world.emit(order, 1).await;
+    world.settled().await;
+    assert_stream_has_each_once(&world, 11).await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_without_room_loses_nothing_and_goes_on_when_there_is_some() {
+    let world = World::new().await;
+    let mut config = world.make_stream().await.cached_info().config.clone();
+    let jetstream = world.jetstream().await;
+    config.max_bytes = 4000;
+    jetstream.update_stream(&config).await.unwrap();
+    let relay = world.relay_with(|options| options.batch = 3).await;
+    world.emit(Uuid::now_v7(), 20).await;
+    eventually("the stream to be full", async || {
+        let published = world.count(&world.documents, "outbox WHERE published_at IS NOT NULL").await;
+        let refused = world.count(&world.documents, "outbox_batches").await > 0;
+        (published > 0 && published < 20 && refused).then_some(())
+    })
+    .await;
+    config.max_bytes = -1;
+    jetstream.update_stream(&config).await.unwrap();
+    world.settled().await;
+    assert_stream_has_each_once(&world, 20).await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_too_large_for_the_event_server_stops_nobody() {
+    let world = World::new().await;
+    let sql = "INSERT INTO outbox (id, subject, aggregate_type, aggregate_id, version, data_version, data)
+        VALUES (gen_random_uuid(), 'documents.order.placed', 'order', gen_random_uuid(), 1, 1, to_json(repeat('x', 1100000)))";
+    world.documents.get().await.unwrap().run(sql, &[]).await.unwrap();
+    world.emit(Uuid::now_v7(), 2).await;
+    let relay = world.relay().await;
+    world.settled().await;
+    assert_stream_has_each_once(&world, 2).await;
+    let client = world.documents.get().await.unwrap();
+    let letters = outbox::dead_letters::list(&client, true, 0, 10).await.unwrap();
+    assert!(letters[0].reason.contains("the event server takes 1048576"), "{}", letters[0].reason);
     relay.stop().await;
 }
 

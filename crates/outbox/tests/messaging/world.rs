@@ -24,6 +24,10 @@ pub struct World {
     pub items: Database,
 }
 
+/// The databases by the names they have in the server.
+pub const DOCUMENTS: &str = "documents-0";
+pub const ITEMS: &str = "items-1";
+
 /// Something that runs until it is told to stop.
 pub struct Running {
     stop: CancellationToken,
@@ -67,6 +71,23 @@ impl World {
             place bigserial, id uuid, subject text, aggregate uuid, version bigint, initiator text, trace text)";
         items.get().await.unwrap().batch_execute(effects).await.unwrap();
         Self { postgres, nats, documents, items }
+    }
+
+    /// Copies a database as it is now. Nobody else may be writing to it.
+    pub async fn back_up(&self, database: &str) {
+        let server = self.postgres.first().client().await;
+        let others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1";
+        server.execute(others, &[&database]).await.unwrap();
+        let copy = format!("CREATE DATABASE \"{database}-copy\" TEMPLATE \"{database}\"");
+        eventually("the copy", async || server.batch_execute(&copy).await.ok()).await;
+    }
+
+    /// Puts a database back to what it was at the backup, whoever uses it.
+    pub async fn restore(&self, database: &str) {
+        let server = self.postgres.first().client().await;
+        server.batch_execute(&format!("DROP DATABASE \"{database}\" WITH (FORCE)")).await.unwrap();
+        let copy = format!("CREATE DATABASE \"{database}\" TEMPLATE \"{database}-copy\"");
+        server.batch_execute(&copy).await.unwrap();
     }
 
     pub async fn events(&self, service: &str) -> Events {

@@ -12,6 +12,8 @@ use eshop_documents::{
     store::{Cause, Earlier, Error, Filter, RequestKey},
 };
 use futures_util::future::join_all;
+use http::StatusCode;
+use outbox::operator::Sagas;
 use runtime::trace::TraceContext;
 use serde_json::json;
 use uuid::Uuid;
@@ -66,7 +68,7 @@ async fn what_does_not_exist_is_not_found() {
     assert!(matches!(world.store.invoice(nobody, &cause).await, Err(Error::NotFound)));
     let credit = world.store.credit(nobody, &selection(&[(item(1), 1)]), &new_key("carol"), &cause).await;
     assert!(matches!(credit, Err(Error::NotFound)));
-    assert!(matches!(world.answer(nobody, saga::Event::Reserved).await, Err(Error::NotFound)));
+    assert!(matches!(world.answer(nobody, saga::Event::Taken).await, Err(Error::NotFound)));
     assert_eq!(world.store.earlier(&new_key("alice")).await.unwrap(), None);
     assert_eq!(world.count("idempotency_keys").await, 0, "a request that failed has used its key up");
 }
@@ -384,4 +386,46 @@ async fn a_state_that_does_not_allow_it_changes_nothing() {
     assert_eq!((world.count("outbox").await, world.count("documents").await), before);
     world.store.cancel(pending, &cause).await.unwrap();
     assert_eq!(refused(world.store.cancel(pending, &cause).await.unwrap_err()), (Kind::Order, State::Cancelled));
+}
+
+#[tokio::test]
+async fn stock_that_is_held_for_an_order_nobody_knows_is_released() {
+    let world = World::start().await;
+    let lost = Uuid::now_v7();
+    world.answer(lost, saga::Event::Reserved).await.unwrap();
+    assert_eq!(world.owed(lost).await, ["documents.stock.release"]);
+    assert_eq!(world.told(lost, "documents.stock.release").await["reason"], "unknown");
+    world.answer(lost, saga::Event::Released).await.unwrap();
+    assert_eq!(world.owed(lost).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_operator_sees_sagas_and_moves_those_that_may_be_moved() {
+    let world = World::start().await;
+    let pending = world.order(&[(item(1), 1)]).await.head.id;
+    let confirmed = world.confirmed(&[(item(1), 1)]).await;
+    let open = Sagas::list(&world.store, true, 10).await.unwrap();
+    let states: Vec<_> = open.iter().map(|saga| (saga.id, saga.state.as_str(), saga.ended)).collect();
+    assert_eq!(states.len(), 2);
+    assert!(states.contains(&(pending, "reserving", false)) && states.contains(&(confirmed, "taking", false)));
+
+    // Being overdue would call the pending one off: it is not asked again.
+    assert_eq!(Sagas::retry(&world.store, pending).await.unwrap_err().status(), StatusCode::CONFLICT);
+    Sagas::retry(&world.store, confirmed).await.unwrap();
+    assert_eq!(world.store.sweep(10).await.unwrap(), 1);
+    assert_eq!(world.owed(confirmed).await.iter().filter(|subject| *subject == "documents.stock.take").count(), 2);
+
+    assert_eq!(Sagas::cancel(&world.store, confirmed, "ann").await.unwrap_err().status(), StatusCode::CONFLICT);
+    Sagas::cancel(&world.store, pending, "ann").await.unwrap();
+    let saga = Sagas::find(&world.store, pending).await.unwrap().unwrap();
+    assert_eq!((saga.state.as_str(), saga.about.ends_with("CANCELLED")), ("releasing", true));
+    let sql = "SELECT DISTINCT initiator FROM outbox WHERE saga = $1 AND subject = 'documents.stock.release'";
+    let row = world.database.get().await.unwrap().one(sql, &[&pending]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "ann");
+
+    world.answer(pending, saga::Event::Released).await.unwrap();
+    assert!(Sagas::find(&world.store, pending).await.unwrap().unwrap().ended);
+    assert_eq!(Sagas::list(&world.store, true, 10).await.unwrap().len(), 1);
+    assert_eq!(Sagas::list(&world.store, false, 10).await.unwrap().len(), 2);
+    assert_eq!(Sagas::retry(&world.store, Uuid::now_v7()).await.unwrap_err().status(), StatusCode::NOT_FOUND);
 }

@@ -1,0 +1,120 @@
+//! Speaking to the services of a running mesh as its operator: over mutual TLS, with a certificate made for this one command by whoever
+//! can read the mesh's authority. What a service answers there is described in the crate `outbox`, module `operator`.
+
+use std::{sync::Arc, time::Duration};
+
+use mesh::{Plan, plan};
+use nix::unistd::{Uid, User};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::Value;
+use tls::{Identity, SpiffeId};
+
+use crate::{failure::Failure, project::Project, secrets};
+
+/// Longest wait for an instance.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The header that names the person.
+const WHO: &str = "berth-operator";
+
+/// The services of a running mesh, for its operator.
+#[derive(Debug)]
+pub struct Operator {
+    plan: Plan,
+    identity: Arc<Identity>,
+    who: String,
+}
+
+impl Operator {
+    /// The operator of the mesh that runs with this plan.
+    ///
+    /// # Errors
+    /// The mesh's authority cannot be used.
+    pub fn new(project: &Project, plan: Plan) -> Result<Self, Failure> {
+        let identity = secrets::operator(project, &plan)?;
+        let user = User::from_uid(Uid::current()).ok().flatten();
+        let who = user.map_or_else(|| Uid::current().to_string(), |user| user.name);
+        Ok(Self { plan, identity, who })
+    }
+
+    /// The services with an outbox or an inbox.
+    pub fn services(&self) -> impl Iterator<Item = &str> {
+        let has_messages = |service: &&plan::Service| {
+            service.database.is_some() && !(service.emits.is_empty() && service.consumes.is_empty())
+        };
+        self.plan.services.iter().filter(has_messages).map(|service| service.name.as_str())
+    }
+
+    /// Reads what a service has under this path.
+    ///
+    /// # Errors
+    /// No instance answers, or the answer is a refusal.
+    pub async fn get(&self, service: &str, path: &str) -> Result<Value, Failure> {
+        self.ask(service, Method::GET, path, None).await?.accepted(service)
+    }
+
+    /// Reads what a service has under this path. None where it has nothing of the kind.
+    ///
+    /// # Errors
+    /// No instance answers, or the answer is another refusal.
+    pub async fn find(&self, service: &str, path: &str) -> Result<Option<Value>, Failure> {
+        let answer = self.ask(service, Method::GET, path, None).await?;
+        if answer.status == StatusCode::NOT_FOUND { Ok(None) } else { answer.accepted(service).map(Some) }
+    }
+
+    /// Has a service do something.
+    ///
+    /// # Errors
+    /// No instance answers, or the answer is a refusal.
+    pub async fn post(&self, service: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        self.ask(service, Method::POST, path, body).await?.accepted(service)
+    }
+
+    async fn ask(&self, service: &str, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+        let found = self.plan.service(service).filter(|_| self.services().any(|name| name == service));
+        let declared = found.ok_or_else(|| {
+            let names = self.services().collect::<Vec<_>>().join(", ");
+            Failure::mendable(format!("{service} is no service with messages"), format!("there are: {names}"))
+        })?;
+        let peer = SpiffeId::new(&self.plan.domain, service).map_err(Failure::other)?;
+        let tls = Arc::unwrap_or_clone(self.identity.client_config(peer, &[b"http/1.1"]));
+        let client = Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(PATIENCE).build();
+        let client = client.map_err(Failure::other)?;
+        let mut failure = format!("{service} has no instance");
+        for instance in &declared.instances {
+            let url = format!("https://{}:{}/internal/messaging/{path}", instance.host, instance.port.get());
+            let mut request = client.request(method.clone(), url).header(WHO, &self.who);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            match request.send().await {
+                Ok(response) => {
+                    let status = response.status();
+                    let body = response.json().await.map_err(Failure::other)?;
+                    return Ok(Answer { status, body });
+                }
+                // Nothing was sent: another one may take it.
+                Err(error) if error.is_connect() => failure = format!("{} cannot be reached", instance.name),
+                Err(error) => return Err(Failure::other(format!("{}: {error}", instance.name))),
+            }
+        }
+        Err(Failure::mendable(failure, "`berth status` says what runs"))
+    }
+}
+
+/// What a service answered, in JSON in any case.
+struct Answer {
+    status: StatusCode,
+    body: Value,
+}
+
+impl Answer {
+    /// What was asked for.
+    fn accepted(self, service: &str) -> Result<Value, Failure> {
+        if self.status.is_success() {
+            return Ok(self.body);
+        }
+        let detail = self.body.get("detail").and_then(Value::as_str).unwrap_or("it does not say why");
+        Err(Failure::other(format!("{service}: {detail}")))
+    }
+}
