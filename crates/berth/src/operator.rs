@@ -114,7 +114,11 @@ impl Answer {
         if self.status.is_success() {
             return Ok(self.body);
         }
-        let detail = self.body.get("detail").and_then(Value::as_str).unwrap_or("it does not say why");
-        Err(Failure::other(format!("{service}: {detail}")))
+        let text = |problem: &Value, member: &str| problem.get(member).and_then(Value::as_str).map(str::to_owned);
+        let detail = text(&self.body, "detail").unwrap_or_else(|| "it does not say why".to_owned());
+        let errors = self.body.get("errors").and_then(Value::as_array).into_iter().flatten();
+        let fields =
+            errors.filter_map(|error| Some(format!(" {} {}.", text(error, "pointer")?, text(error, "message")?)));
+        Err(Failure::other(format!("{service}: {detail}{}", fields.collect::<String>())))
     }
 }

@@ -141,6 +141,15 @@ const CASES: &[Case] = &[
             ("owner = \"stock\"", "owner = \"stock-2\""),
         ],
     ),
+    (
+        "a service named like whoever operates the mesh",
+        Rule::ReservedName,
+        &[
+            ("[services.stock]", "[services.operator]"),
+            ("\"stock\", \"stock-db\"", "\"operator\", \"stock-db\""),
+            ("owner = \"stock\"", "owner = \"operator\""),
+        ],
+    ),
     ("a secret named like the mesh's own", Rule::ReservedName, &[("[events]", "[events]\n\n[secrets.nats-seed]")]),
     (
         "a database named like a service",

@@ -1,9 +1,9 @@
 //! Messages that could not be handled, for a person to look at: list, replay, discard.
 //!
 //! Replaying is a wish written into the row: the consumer of the service that owns the database sees it within a second,
-//! and hands the event to its handler again, past the version gate. So a tool needs the database and nothing else.
+//! and hands the event to its handler again, past the version gate.
 
-use database::{Connection, Error, Row, Statements as _};
+use database::{Connection, Error, Row, Statements};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -60,7 +60,7 @@ pub async fn list(connection: &Connection, open: bool, after: i64, limit: u16) -
 ///
 /// # Errors
 /// Those of the database.
-pub async fn get(connection: &Connection, id: i64) -> Result<Option<DeadLetter>, Error> {
+pub async fn get(connection: &impl Statements, id: i64) -> Result<Option<DeadLetter>, Error> {
     let row = connection.optional("SELECT * FROM dead_letters WHERE id = $1", &[&id]).await?;
     Ok(row.as_ref().map(letter))
 }
@@ -70,7 +70,7 @@ pub async fn get(connection: &Connection, id: i64) -> Result<Option<DeadLetter>,
 ///
 /// # Errors
 /// Those of the database.
-pub async fn replay(connection: &Connection, id: i64) -> Result<bool, Error> {
+pub async fn replay(connection: &impl Statements, id: i64) -> Result<bool, Error> {
     let sql = "WITH letter AS (
             UPDATE dead_letters SET replay_requested_at = now(),
                 resolved_at = CASE WHEN consumer = 'outbox' THEN now() END,
@@ -87,7 +87,7 @@ pub async fn replay(connection: &Connection, id: i64) -> Result<bool, Error> {
 ///
 /// # Errors
 /// Those of the database.
-pub async fn discard(connection: &Connection, id: i64) -> Result<bool, Error> {
+pub async fn discard(connection: &impl Statements, id: i64) -> Result<bool, Error> {
     let sql =
         "UPDATE dead_letters SET resolved_at = now(), resolution = 'discarded' WHERE id = $1 AND resolved_at IS NULL";
     Ok(connection.run(sql, &[&id]).await? > 0)

@@ -12,6 +12,8 @@ mod inbox;
 mod outbox;
 mod sagas;
 
+use std::{future::Future, time::Duration};
+
 use axum::{
     Router,
     extract::{FromRequestParts, Request, State},
@@ -28,6 +30,7 @@ use database::{Connection, Database, Statements as _};
 use http::request::Parts;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 pub use self::sagas::{SagaView, Sagas, saga_router};
 use crate::{Events, Outbox};
@@ -38,12 +41,25 @@ pub const NAME: &str = "operator";
 /// The header that says which person the operator is. Believed: whoever holds the certificate can call itself anything.
 pub const WHO: &str = "berth-operator";
 
+/// Longest wait for what the event server knows: the rest of the answer does without.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// What the handlers need.
 #[derive(Clone)]
 struct App {
     database: Database,
     events: Events,
     outbox: Outbox,
+}
+
+impl App {
+    /// What the event server answers, unless it is away.
+    async fn of_server<T>(&self, answer: impl Future<Output = Option<T>>) -> Option<T> {
+        if !self.events.is_connected() {
+            return None;
+        }
+        timeout(PATIENCE, answer).await.ok().flatten()
+    }
 }
 
 /// The operator's routes of a service with an outbox or an inbox, below `/internal/messaging`.

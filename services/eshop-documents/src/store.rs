@@ -409,15 +409,24 @@ impl Sagas for Store {
         if self.database.get().await?.run(ASK_AGAIN, &[&id]).await? == 1 {
             return Ok(());
         }
-        let saga = Sagas::find(self, id).await?.ok_or(Error::NotFound)?;
-        let detail = format!("Nothing can be asked again: the saga is {}.", saga.state);
-        Err(problem::CONFLICT.detail(detail))
+        Err(self.stays(id, "Nothing can be asked again").await?)
     }
 
     async fn cancel(&self, id: Uuid, operator: &str) -> Result<(), Problem> {
         let cause = Cause { initiator: Some(operator.to_owned()), trace: TraceContext::current() };
-        Store::cancel(self, id, &cause).await?;
-        Ok(())
+        match Store::cancel(self, id, &cause).await {
+            Ok(_) => Ok(()),
+            Err(Error::NotAllowed(_)) => Err(self.stays(id, "It cannot be called off").await?),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Store {
+    /// Why a saga is not moved.
+    async fn stays(&self, id: Uuid, refusal: &str) -> Result<Problem, Problem> {
+        let saga = Sagas::find(self, id).await?.ok_or(Error::NotFound)?;
+        Ok(problem::CONFLICT.detail(format!("{refusal}: the saga is {}.", saga.state)))
     }
 }
 

@@ -15,6 +15,9 @@ use crate::{
 /// A column of a table: its title, and where in a row of the answer (RFC 6901) its cell is.
 type Column = (&'static str, &'static str);
 
+/// What is said instead of an empty table.
+const NONE: &str = "there are none";
+
 pub(super) async fn outbox(project: &Project, command: Outbox) -> Result<(), Failure> {
     match command {
         Outbox::Status(services) => {
@@ -117,8 +120,10 @@ async fn each(project: &Project, letters: Letters, action: &str) -> Result<(), F
     let Letters { service, mut ids, all, json } = letters;
     let operator = connect(project).await?;
     if all {
-        let open = operator.get(&service, "dead-letters?limit=1000").await?;
-        ids = rows(&open).iter().filter_map(|letter| letter.get("id")?.as_i64()).collect();
+        ids = open_letters(&operator, &service).await?;
+    }
+    if ids.is_empty() && !json {
+        return print(NONE);
     }
     let mut answers = Vec::new();
     for id in ids {
@@ -129,6 +134,20 @@ async fn each(project: &Project, letters: Letters, action: &str) -> Result<(), F
         }
     }
     if json { print_json(&Value::Array(answers)) } else { Ok(()) }
+}
+
+/// The ids of all dead letters that nobody has replayed or discarded.
+async fn open_letters(operator: &Operator, service: &str) -> Result<Vec<i64>, Failure> {
+    let mut ids: Vec<i64> = Vec::new();
+    loop {
+        let after = ids.last().copied().unwrap_or_default();
+        let portion = operator.get(service, &format!("dead-letters?limit=1000&after={after}")).await?;
+        let before = ids.len();
+        ids.extend(rows(&portion).iter().filter_map(|letter| letter.get("id")?.as_i64()));
+        if ids.len() == before {
+            return Ok(ids);
+        }
+    }
 }
 
 pub(super) async fn sagas(project: &Project, command: Sagas) -> Result<(), Failure> {
@@ -172,7 +191,9 @@ async fn show_all(project: &Project, services: &Services, path: &str, columns: &
     let mut answers = Map::new();
     match &services.service {
         Some(service) => {
-            answers.insert(service.clone(), operator.get(service, path).await?);
+            let found = operator.find(service, path).await?;
+            let answer = found.ok_or_else(|| Failure::other(format!("{service} has nothing of the kind")))?;
+            answers.insert(service.clone(), answer);
         }
         None => {
             for service in operator.services() {
@@ -195,7 +216,7 @@ async fn show_all(project: &Project, services: &Services, path: &str, columns: &
             table.add_row([service.clone()].into_iter().chain(cells));
         }
     }
-    print(&if empty { "there are none".to_owned() } else { table.to_string() })
+    print(&if empty { NONE.to_owned() } else { table.to_string() })
 }
 
 fn rows(answer: &Value) -> &[Value] {

@@ -55,7 +55,8 @@ impl<H: Handler> Inner<H> {
         let noted = self.inbox.progress(&*self.database.get().await?).await?;
         // Everything acknowledged up to here was committed before, in this run or in one before it.
         let there = self.info().await?;
-        if certain.as_ref() != Some(&noted.server_run) {
+        let unsure = certain.as_ref() != Some(&noted.server_run);
+        if unsure {
             let alone = self.database.dedicated().await?;
             let until = there.delivered.stream_sequence;
             if !self.inbox.look_back_alone(&alone).await? || !self.deliver_again(noted.floor, until, line, stop).await?
@@ -65,7 +66,7 @@ impl<H: Handler> Inner<H> {
         }
         let floor = i64::try_from(there.ack_floor.stream_sequence).unwrap_or(i64::MAX);
         let progress = Progress { floor, server_run: noted.server_run };
-        if floor != noted.floor {
+        if unsure || floor != noted.floor {
             self.inbox.note_progress(&*self.database.get().await?, &progress).await?;
         }
         Ok(Some(progress.server_run))

@@ -5,6 +5,7 @@ use berth_http::{
     extract::{Json, Path, Query},
     problem::{self, Problem},
 };
+use database::Transaction;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -80,11 +81,12 @@ pub(super) async fn replay(
     operator: Operator,
     Path(id): Path<i64>,
 ) -> Result<Json<Value>, Problem> {
-    let client = app.database.get().await?;
-    if !dead_letters::replay(&client, id).await? {
-        return Err(not_open(&app, id).await?);
+    let mut client = app.database.get().await?;
+    let transaction = client.transaction().await.map_err(database::Error::from)?;
+    if !dead_letters::replay(&transaction, id).await? {
+        return Err(not_open(&transaction, id).await?);
     }
-    operator.changed(&*client, "replay", &format!("dead letter {id}")).await?;
+    resolved(transaction, &operator, "replay", id).await?;
     app.outbox.wake();
     Ok(Json(json!({ "replay_requested": id })))
 }
@@ -95,17 +97,22 @@ pub(super) async fn discard(
     operator: Operator,
     Path(id): Path<i64>,
 ) -> Result<Json<Value>, Problem> {
-    let client = app.database.get().await?;
-    if !dead_letters::discard(&client, id).await? {
-        return Err(not_open(&app, id).await?);
+    let mut client = app.database.get().await?;
+    let transaction = client.transaction().await.map_err(database::Error::from)?;
+    if !dead_letters::discard(&transaction, id).await? {
+        return Err(not_open(&transaction, id).await?);
     }
-    operator.changed(&*client, "discard", &format!("dead letter {id}")).await?;
+    resolved(transaction, &operator, "discard", id).await?;
     Ok(Json(json!({ "discarded": id })))
 }
 
-async fn not_open(app: &App, id: i64) -> Result<Problem, Problem> {
-    let letter = dead_letters::get(&*app.database.get().await?, id).await?;
-    Ok(letter.map_or_else(
+async fn resolved(tx: Transaction<'_>, operator: &Operator, action: &str, id: i64) -> Result<(), database::Error> {
+    operator.changed(&tx, action, &format!("dead letter {id}")).await?;
+    Ok(tx.commit().await?)
+}
+
+async fn not_open(tx: &Transaction<'_>, id: i64) -> Result<Problem, database::Error> {
+    Ok(dead_letters::get(tx, id).await?.map_or_else(
         || no_such(id),
         |letter| problem::CONFLICT.detail(format!("The dead letter {id} is {}.", view(letter).status)),
     ))

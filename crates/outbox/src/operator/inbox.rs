@@ -8,6 +8,7 @@ use berth_http::{
     problem::{self, Problem},
 };
 use database::{Row, Statements as _, types::Json as Stored};
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -49,28 +50,21 @@ pub(super) async fn state(State(app): State<App>) -> Result<Json<Vec<ConsumerSta
             (SELECT count(*) FROM inbox_attempts WHERE consumer = c.consumer AND last_error IS NOT NULL),
             (SELECT count(*) FROM dead_letters WHERE consumer = c.consumer AND resolved_at IS NULL)
         FROM unnest($1::text[]) AS c(consumer) LEFT JOIN inbox_progress p USING (consumer)";
-    let mut states = Vec::new();
-    for row in client.all(sql, &[&names]).await? {
-        let consumer: String = row.get(0);
-        let server = lag(&app, &consumer).await;
-        states.push(ConsumerState {
-            consumer,
-            floor: row.get(1),
-            parked: row.get(2),
-            oldest_parked_at: row.get(3),
-            failing: row.get(4),
-            dead_letters: row.get(5),
-            server,
-        });
-    }
-    Ok(Json(states))
+    let rows = client.all(sql, &[&names]).await?;
+    let states = rows.iter().map(async |row| ConsumerState {
+        consumer: row.get(0),
+        floor: row.get(1),
+        parked: row.get(2),
+        oldest_parked_at: row.get(3),
+        failing: row.get(4),
+        dead_letters: row.get(5),
+        server: app.of_server(lag(&app, row.get(0))).await,
+    });
+    Ok(Json(join_all(states).await))
 }
 
 async fn lag(app: &App, consumer: &str) -> Option<Lag> {
     let (stream, durable) = consumer.split_once('/')?;
-    if !app.events.is_connected() {
-        return None;
-    }
     let stream = app.events.jetstream().get_stream_no_info(stream).await.ok()?;
     let info = stream.consumer_info(durable).await.ok()?;
     Some(Lag {

@@ -68,7 +68,7 @@ pub(super) async fn state(State(app): State<App>) -> Result<Json<OutboxState>, P
             name: row.get(0),
             incarnation: row.get(1),
             last_sequence: row.get(2),
-            server: server(&app).await,
+            server: app.of_server(server(&app)).await,
         }),
         None => None,
     };
@@ -82,9 +82,6 @@ pub(super) async fn state(State(app): State<App>) -> Result<Json<OutboxState>, P
 }
 
 async fn server(app: &App) -> Option<ServerView> {
-    if !app.events.is_connected() {
-        return None;
-    }
     let stream = app.events.jetstream().get_stream(app.events.service()).await.ok()?;
     let state = &stream.cached_info().state;
     Some(ServerView {

@@ -536,9 +536,9 @@ async fn an_event_in_a_shape_nobody_knows_yet_is_not_handled_when_it_is_replayed
     world.inject(&Event { data_version: 2, ..event(Uuid::now_v7(), 1) }).await;
     let letter = eventually("the dead letter", async || letters(&world).await.pop()).await;
     let client = world.items.get().await.unwrap();
-    assert!(dead_letters::replay(&client, letter.id).await.unwrap());
+    assert!(dead_letters::replay(&*client, letter.id).await.unwrap());
     eventually("the answer", async || {
-        let letter = dead_letters::get(&client, letter.id).await.unwrap()?;
+        let letter = dead_letters::get(&*client, letter.id).await.unwrap()?;
         (letter.status == dead_letters::Status::Open).then_some(())
     })
     .await;

@@ -35,20 +35,20 @@ async fn a_dead_letter_can_be_replayed_after_the_cause_was_mended() {
     assert_eq!((letter.status, letter.reason.as_str()), (Status::Open, "broken"));
 
     // Too early: it fails again and stays.
-    assert!(dead_letters::replay(&client, letter.id).await.unwrap());
+    assert!(dead_letters::replay(&*client, letter.id).await.unwrap());
     eventually("the replay to fail", async || {
-        (dead_letters::get(&client, letter.id).await.unwrap()?.status == Status::Open).then_some(())
+        (dead_letters::get(&*client, letter.id).await.unwrap()?.status == Status::Open).then_some(())
     })
     .await;
 
     broken.store(false, Ordering::SeqCst);
-    assert!(dead_letters::replay(&client, letter.id).await.unwrap());
+    assert!(dead_letters::replay(&*client, letter.id).await.unwrap());
     assert_eq!(world.effects_of(2).await, [(order, 2), (order, 1)]);
     eventually("the letter to be closed", async || {
-        (dead_letters::get(&client, letter.id).await.unwrap()?.status == Status::Replayed).then_some(())
+        (dead_letters::get(&*client, letter.id).await.unwrap()?.status == Status::Replayed).then_some(())
     })
     .await;
-    assert!(!dead_letters::replay(&client, letter.id).await.unwrap(), "it was replayed once");
+    assert!(!dead_letters::replay(&*client, letter.id).await.unwrap(), "it was replayed once");
     assert!(dead_letters::list(&client, true, 0, 10).await.unwrap().is_empty());
     consumer.stop().await;
 }
@@ -69,17 +69,17 @@ async fn dead_letters_are_listed_in_pages_and_can_be_discarded() {
     .await;
     let page = dead_letters::list(&client, true, all[1].id, 2).await.unwrap();
     assert_eq!(page, all[2..4]);
-    assert!(dead_letters::discard(&client, all[0].id).await.unwrap());
-    assert!(!dead_letters::discard(&client, all[0].id).await.unwrap());
-    assert!(!dead_letters::replay(&client, all[0].id).await.unwrap());
+    assert!(dead_letters::discard(&*client, all[0].id).await.unwrap());
+    assert!(!dead_letters::discard(&*client, all[0].id).await.unwrap());
+    assert!(!dead_letters::replay(&*client, all[0].id).await.unwrap());
     assert_eq!(dead_letters::list(&client, true, 0, 100).await.unwrap().len(), 4);
     assert_eq!(dead_letters::list(&client, false, 0, 100).await.unwrap()[0].status, Status::Discarded);
     // Poison that is replayed is still poison.
-    assert!(dead_letters::replay(&client, all[1].id).await.unwrap());
+    assert!(dead_letters::replay(&*client, all[1].id).await.unwrap());
     eventually("the replay to fail", async || {
-        (dead_letters::get(&client, all[1].id).await.unwrap()?.status == Status::Open).then_some(())
+        (dead_letters::get(&*client, all[1].id).await.unwrap()?.status == Status::Open).then_some(())
     })
     .await;
-    assert!(dead_letters::get(&client, i64::MAX).await.unwrap().is_none());
+    assert!(dead_letters::get(&*client, i64::MAX).await.unwrap().is_none());
     consumer.stop().await;
 }

@@ -464,7 +464,7 @@ async fn an_event_that_no_stream_takes_stops_nobody_and_can_be_replayed() {
     assert_eq!((letters.len(), letters[0].subject.as_str()), (1, "elsewhere.order.placed"));
 
     // After the declaration was mended.
-    assert!(outbox::dead_letters::replay(&client, letters[0].id).await.unwrap());
+    assert!(outbox::dead_letters::replay(&*client, letters[0].id).await.unwrap());
     let relay = world.relay_with(|options| options.subjects.push("elsewhere.>".into())).await;
     world.settled().await;
     assert_eq!(world.stream().await.len(), 3);
