@@ -40,6 +40,8 @@ const APP: &str = "/app";
 const TOOLS_FOLDER: &str = "/run/tools";
 /// Where Berth's own images are built from: the folder itself, if nothing else is said.
 const SOURCE: &str = "${BERTH_SOURCE:-.}";
+/// Of Berth's own images.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 const EDGE: &str = "edge";
 const SERVICES: &str = "services";
 /// What a program may keep in `/tmp`, which is memory.
@@ -95,16 +97,20 @@ impl Container {
     }
 }
 
-/// An image of ours around one program of the workspace: the same for every mesh.
+/// An image of ours around one program of the workspace: the same for every mesh, in a registry of one's own if `BERTH_IMAGES` names one.
 fn own(target: &'static str, program: &str) -> (String, Build) {
     let name = if matches!(target, "service" | "cli") { program } else { target };
     let build = Build {
         context: SOURCE,
         dockerfile: "docker/Dockerfile".to_owned(),
         target: Some(target),
-        args: BTreeMap::from([("PROGRAM", program.to_owned())]),
+        args: BTreeMap::from([
+            ("PROGRAM", program.to_owned()),
+            ("REVISION", "${BERTH_REVISION:-unknown}".to_owned()),
+            ("VERSION", VERSION.to_owned()),
+        ]),
     };
-    (format!("berth/{name}:{}", env!("CARGO_PKG_VERSION")), build)
+    (format!("${{BERTH_IMAGES:-berth}}/{name}:{VERSION}"), build)
 }
 
 /// Makes the secrets. It alone mounts all volumes; it has no network and ends at once.

@@ -1,6 +1,6 @@
 //! Speaking to a mesh that runs in containers, through the compose program of this machine.
 
-use std::{path::Path, process::Stdio};
+use std::{env, path::Path, process::Stdio};
 
 use mesh::{Placement, Plan};
 use tokio::process::Command;
@@ -8,7 +8,9 @@ use tokio::process::Command;
 use crate::{failure::Failure, project::Project, secrets::files};
 
 /// Programs that read `docker-compose.yaml`, as command lines; the first that runs is taken.
-const PROGRAMS: [&[&str]; 3] = [&["docker", "compose"], &["docker-compose"], &["podman-compose"]];
+const PROGRAMS: [&str; 3] = ["docker compose", "docker-compose", "podman-compose"];
+/// The variable that names another, where a machine has several.
+const CHOSEN: &str = "BERTH_COMPOSE";
 
 /// Brings what a client needs (the certificate, the demo users) out of the containers' volumes.
 ///
@@ -20,16 +22,23 @@ pub async fn access(project: &Project) -> Result<(Project, Plan), Failure> {
     outside.create_folders().map_err(|error| Failure::io("cannot make the folder .berth/compose", error))?;
     let program = program().await?;
     for (what, path) in [("ca", outside.ca()), ("users", outside.users())] {
-        let text = shown(program, project.root(), what).await?;
+        let text = shown(&program, project.root(), what).await?;
         files::replace(&path, text.as_bytes())?;
     }
     Ok((outside, plan))
 }
 
-async fn program() -> Result<&'static [&'static str], Failure> {
-    for line in PROGRAMS {
-        let mut command = command(line);
-        let version = command.arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+/// The compose program, as the words of its command line: what `BERTH_COMPOSE` says, else the first that this machine has.
+///
+/// # Errors
+/// It has none.
+pub async fn program() -> Result<Vec<String>, Failure> {
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    if let Some(line) = env::var(CHOSEN).ok().map(|line| words(&line)).filter(|line| !line.is_empty()) {
+        return Ok(line);
+    }
+    for line in PROGRAMS.map(words) {
+        let version = command(&line).arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
         if version.is_ok_and(|status| status.success()) {
             return Ok(line);
         }
@@ -41,7 +50,7 @@ async fn program() -> Result<&'static [&'static str], Failure> {
 }
 
 /// The one-shot of the compose file has all volumes, so it can show what lies in them.
-async fn shown(program: &[&str], folder: &Path, what: &str) -> Result<String, Failure> {
+async fn shown(program: &[String], folder: &Path, what: &str) -> Result<String, Failure> {
     let mut command = command(program);
     command.args(["run", "--rm", "-T", "init", "contained", "show", what]);
     let output = command.current_dir(folder).stdin(Stdio::null()).output().await;
@@ -56,9 +65,9 @@ async fn shown(program: &[&str], folder: &Path, what: &str) -> Result<String, Fa
     String::from_utf8(output.stdout).map_err(Failure::other)
 }
 
-fn command(line: &[&str]) -> Command {
-    let (program, args) = line.split_first().unwrap_or((&"docker", &[]));
-    let mut command = Command::new(program);
-    command.args(args).kill_on_drop(true);
+fn command(line: &[String]) -> Command {
+    let mut words = line.iter();
+    let mut command = Command::new(words.next().map_or("docker", String::as_str));
+    command.args(words).kill_on_drop(true);
     command
 }

@@ -25,7 +25,8 @@ pub struct Answer {
 }
 
 impl Caller {
-    pub(crate) fn new(base: String, authority: Certificate, token: Option<String>) -> Self {
+    /// A client of the gateway at this URL, whose certificate the authority has signed.
+    pub fn new(base: String, authority: Certificate, token: Option<String>) -> Self {
         let client = Client::builder()
             .tls_certs_only([authority])
             .timeout(Duration::from_secs(40))

@@ -14,5 +14,5 @@ mod mesh;
 mod shop;
 
 pub use caller::{Answer, Caller};
-pub use mesh::{Mesh, Unit};
+pub use mesh::{Mesh, Unit, program, repository};
 pub use shop::Shop;

@@ -243,7 +243,7 @@ fn warden(folder: &Path) -> Child {
 }
 
 /// A program of this workspace, beside the test that runs.
-pub(crate) fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let test = env::current_exe().expect("a test has a path");
     let folder = test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps");
     let program = folder.join(name);
@@ -251,6 +251,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
     program
 }
 
-pub(crate) fn repository() -> PathBuf {
+/// The folder of this repository.
+pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }

@@ -1,0 +1,284 @@
+//! The shop in containers, from a fresh copy of the repository to `down`.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use berth::{engine, login, project::Project};
+use e2e::{Caller, Shop};
+use mesh::{Placement, Plan};
+use reqwest::{Certificate, Client, Identity};
+use serde_json::Value;
+use tempfile::TempDir;
+use testkit::eventually_within;
+
+use crate::{Container, output_of};
+
+/// The first part of the images' names: they are not those of a shop that somebody uses.
+const IMAGES: &str = "berth-test";
+/// Where the compose file mounts a container's secrets.
+const CREDENTIALS: &str = "/run/credentials";
+/// The one service that ends by itself.
+const INIT: &str = "init";
+/// A machine with other work to do takes its time.
+const READY_WITHIN: Duration = Duration::from_secs(180);
+
+/// A copy of the repository and the containers made of it; they go with this value, their data and their images too.
+#[derive(Debug)]
+pub struct Stack {
+    folder: TempDir,
+    project: Project,
+    plan: Plan,
+    program: Vec<String>,
+}
+
+impl Stack {
+    /// What a fresh clone of the repository has, with a public port that meets no other on this machine. Nothing runs yet.
+    pub async fn declare() -> Self {
+        // Compose programs name their project after the folder, some in small letters only.
+        let name = format!("berth-test-{:08x}", rand::random::<u32>());
+        let folder = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().expect("cannot make a folder");
+        copy_tracked_files(&e2e::repository(), folder.path());
+        let path = folder.path().join("mesh.toml");
+        declare_apart(&path);
+        let project = Project::find(Some(&path)).expect("no declaration");
+        let plan = project.resolve(&Placement::Containers).expect("the declaration is wrong");
+        let text = berth::compose::file(&plan, "mesh.toml").expect("no compose file");
+        fs::write(folder.path().join("docker-compose.yaml"), text).expect("cannot write the compose file");
+        let program = engine::program().await.expect("no compose program");
+        Self { folder, project, plan, program }
+    }
+
+    /// Builds the images, the programs in this profile of Cargo.
+    pub fn build(&self, profile: &str) {
+        self.compose(&["build", "--build-arg", &format!("PROFILE={profile}")]);
+    }
+
+    /// Starts what does not run, with the demo users, and waits until every health check passes.
+    pub async fn up(&self) {
+        self.compose(&["up", "-d"]);
+        self.healthy().await;
+    }
+
+    /// Sets how many copies of a service there are, and waits until they are healthy.
+    pub async fn scale(&self, service: &str, copies: usize) {
+        self.compose(&["up", "-d", "--scale", &format!("{service}={copies}")]);
+        self.healthy().await;
+        assert_eq!(self.containers_of(service).len(), copies);
+    }
+
+    /// Runs the compose program, which must succeed, and returns what it printed.
+    pub fn compose(&self, args: &[&str]) -> String {
+        output_of(self.command().args(args))
+    }
+
+    fn command(&self) -> Command {
+        let (program, args) = self.program.split_first().expect("a compose program");
+        let mut command = Command::new(program);
+        command.args(args).current_dir(self.folder.path());
+        command.env("BERTH_DEMO_USERS", "yes").env("BERTH_IMAGES", IMAGES);
+        command
+    }
+
+    /// Runs the engine's command line, which must succeed, and returns what it printed.
+    pub fn engine(&self, args: &[&str]) -> String {
+        output_of(Command::new(self.engine_program()).args(args))
+    }
+
+    pub(crate) fn engine_program(&self) -> &'static str {
+        if self.program.iter().any(|word| word.contains("podman")) { "podman" } else { "docker" }
+    }
+
+    /// The image of one of our programs, or of `database` or `events`.
+    pub fn image(&self, name: &str) -> String {
+        format!("{IMAGES}/{name}:{}", env!("CARGO_PKG_VERSION"))
+    }
+
+    /// Runs the CLI on this mesh, which must succeed, and returns what it printed.
+    pub fn berth(&self, args: &[&str]) -> String {
+        let mut command = Command::new(e2e::program("berth"));
+        command.arg("--mesh").arg(self.project.declaration()).args(args);
+        output_of(command.current_dir(self.folder.path()).env("BERTH_IMAGES", IMAGES))
+    }
+
+    /// Runs a shell's commands as root among the host's processes: only there can a process in a container be killed without the
+    /// engine taking it for its own doing.
+    pub fn on_host(&self, commands: &str) -> String {
+        let image = self.image("database");
+        self.engine(&[
+            "run",
+            "--rm",
+            "--cap-add=SYS_PTRACE",
+            "--pid=host",
+            "--network=none",
+            "--user=0",
+            "--entrypoint=sh",
+            &image,
+            "-c",
+            commands,
+        ])
+    }
+
+    /// Whether a shell's commands succeed in the network of a container.
+    pub fn succeeds_beside(&self, container: &Container, commands: &str) -> bool {
+        let (network, image) = (format!("--network=container:{}", container.id()), self.image("database"));
+        let code = self.exit_code(&["run", "--rm", &network, "--entrypoint=sh", &image, "-c", commands]);
+        assert!(code < 125, "the engine could not run it: {code}");
+        code == 0
+    }
+
+    /// The code with which the engine's command line ends: that of the program it ran, or 125 to 127 when it could not run it.
+    pub fn exit_code(&self, args: &[&str]) -> i32 {
+        let output = Command::new(self.engine_program()).args(args).output().expect("cannot run the engine");
+        output.status.code().unwrap_or_else(|| panic!("{args:?}: {output:?}"))
+    }
+
+    /// A secret of a container.
+    pub fn credential(&self, container: &Container, file: &str) -> String {
+        self.on_host(&format!("cat /proc/{}/root{CREDENTIALS}/{file}", container.pid()))
+    }
+
+    /// A client that is the gateway to the services.
+    pub fn member(&self) -> Client {
+        let gateway = self.container("gateway");
+        let pem = |file: &str| self.credential(&gateway, file).into_bytes();
+        let authority = Certificate::from_pem(&pem("mesh-ca.pem")).expect("the authority is no certificate");
+        let identity = Identity::from_pem(&[pem("tls-cert.pem"), pem("tls-key.pem")].concat());
+        // Members know one another by SPIFFE IDs.
+        let builder = Client::builder().tls_certs_only([authority]).tls_danger_accept_invalid_hostnames(true);
+        builder.identity(identity.expect("no certificate")).build().expect("cannot build a client")
+    }
+
+    /// How many reads of this route a copy of a service has answered, asked by a member of the mesh.
+    pub async fn reads_answered(&self, member: &Client, container: &Container, route: &str) -> u64 {
+        let service = self.plan.service(container.service()).expect("a service of the plan");
+        let port = service.instances.first().expect("a service has an instance").port;
+        let url = format!("https://{}:{port}/metrics", container.address("services"));
+        let text = member.get(url).send().await.expect("no answer").text().await.expect("no metrics");
+        let wanted = format!("http_requests_total{{method=\"GET\",route=\"{route}\",status=\"200\"}} ");
+        let count = text.lines().find_map(|line| line.strip_prefix(&wanted));
+        count.map_or(0, |count| count.parse().expect("a count is a number"))
+    }
+
+    /// All containers but the one that has done its work.
+    pub fn containers(&self) -> Vec<Container> {
+        let project = self.folder.path().file_name().and_then(|name| name.to_str()).expect("a folder has a name");
+        let filter = format!("label=com.docker.compose.project={project}");
+        let ids = self.engine(&["ps", "--all", "--quiet", "--filter", &filter]);
+        let ids: Vec<&str> = ids.split_whitespace().collect();
+        if ids.is_empty() {
+            return Vec::new();
+        }
+        let text = self.engine(&[&["inspect", "--type", "container"], ids.as_slice()].concat());
+        let all: Vec<Value> = serde_json::from_str(&text).expect("inspect prints JSON");
+        all.into_iter().map(Container::new).filter(|container| container.service() != INIT).collect()
+    }
+
+    /// The copies of one service.
+    pub fn containers_of(&self, service: &str) -> Vec<Container> {
+        let mut all = self.containers();
+        all.retain(|container| container.service() == service);
+        all
+    }
+
+    /// The one container of a service, or its first.
+    pub fn container(&self, service: &str) -> Container {
+        let all = self.containers_of(service);
+        all.into_iter().next().unwrap_or_else(|| panic!("no container of {service}"))
+    }
+
+    /// The container as it is now.
+    pub fn again(&self, container: &Container) -> Container {
+        let text = self.engine(&["inspect", "--type", "container", container.id()]);
+        let mut all: Vec<Value> = serde_json::from_str(&text).expect("inspect prints JSON");
+        Container::new(all.pop().expect("inspect says something"))
+    }
+
+    /// Waits until every health check passes.
+    pub async fn healthy(&self) {
+        eventually_within(READY_WITHIN, "every container to be healthy", async || {
+            self.containers().iter().all(Container::is_healthy).then_some(())
+        })
+        .await;
+    }
+
+    /// Kills the container's process, and waits until the engine has started it again and it serves.
+    pub async fn kills_and_heals(&self, container: &Container) {
+        let (service, process) = (container.service(), container.pid());
+        self.on_host(&format!("kill -9 {process}"));
+        eventually_within(READY_WITHIN, &format!("{service} to serve again"), async || {
+            let now = self.again(container);
+            (now.pid() != process && now.restarts() > container.restarts() && now.is_healthy()).then_some(())
+        })
+        .await;
+    }
+
+    /// Logs the shop's people in.
+    pub async fn shop(&self) -> Shop {
+        let (outside, plan) = engine::access(&self.project).await.expect("the containers show no certificate");
+        let pem = fs::read(outside.ca()).expect("no certificate");
+        let authority = Certificate::from_pem(&pem).expect("the authority is no certificate");
+        let anonymous = Caller::new(plan.gateway.public_url.to_string(), authority, None);
+        let login = async |user: &str| {
+            anonymous.with_token(&login::access_token(&outside, &plan, user).await.expect("no token"))
+        };
+        Shop {
+            alice: login("alice").await,
+            bob: login("bob").await,
+            carol: login("carol").await,
+            mallory: login("mallory").await,
+        }
+    }
+
+    /// The plan that the containers run.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The folder with the compose file.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = self.command().args(["logs", "--tail", "15"]).output();
+            eprintln!("{}", said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default());
+        }
+        let gone = self.command().args(["down", "--volumes", "--rmi", "all", "--timeout", "5"]).output();
+        if !gone.as_ref().is_ok_and(|output| output.status.success()) {
+            eprintln!("the containers may be left over: {gone:?}");
+        }
+    }
+}
+
+/// What a clone of the repository would have: the files that git knows or would take. But not the bootstrap script, which the tour would
+/// call if it were there, and which would compile another CLI.
+fn copy_tracked_files(from: &Path, to: &Path) {
+    let mut list = Command::new("git");
+    list.current_dir(from).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+    for file in output_of(&mut list).split_terminator('\0').filter(|file| *file != "berth") {
+        let (original, copy): (PathBuf, PathBuf) = (from.join(file), to.join(file));
+        // What is deleted and not yet committed is still listed.
+        if original.is_file() {
+            fs::create_dir_all(copy.parent().expect("a file is in a folder")).expect("cannot make a folder");
+            fs::copy(&original, &copy).unwrap_or_else(|error| panic!("cannot copy {file}: {error}"));
+        }
+    }
+}
+
+/// Gives the declared mesh a public port of its own.
+fn declare_apart(path: &Path) {
+    let text = fs::read_to_string(path).expect("cannot read mesh.toml");
+    let mut declaration: toml::Table = text.parse().expect("mesh.toml is no TOML");
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("no port is free");
+    let gateway = declaration.get_mut("gateway").and_then(toml::Value::as_table_mut).expect("mesh.toml has a gateway");
+    gateway.insert("port".to_owned(), i64::from(free.port()).into());
+    fs::write(path, declaration.to_string()).expect("cannot write mesh.toml");
+}
