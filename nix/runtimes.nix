@@ -7,6 +7,7 @@ pkgs: {
   dotnet = [ pkgs.dotnet-aspnetcore ];
   node = [ pkgs.nodejs-slim ];
   wine = [
+    pkgs.bash
     pkgs.coreutils
     pkgs.wineWow64Packages.minimal
   ];

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stand-ins for the public images that docker/Dockerfile builds upon, under the same tags, so that the same Dockerfile and the same
-# compose file run where no image registry can be reached.
+# Stand-ins for the public images that docker/Dockerfile and docker/runtimes build upon, under the same tags, so that the same Dockerfiles
+# and the same compose file run where no image registry can be reached.
 #
 #   tests/compose/stand-ins.sh             pulls what is missing, and makes a stand-in of what cannot be pulled
 #   tests/compose/stand-ins.sh --missing   only names what is missing and cannot be pulled
@@ -12,6 +12,7 @@
 #   base       the C library and a nonroot account, of Debian bookworm
 #   database   Debian bookworm with its PostgreSQL, which is 15 and not 17
 #   events     this machine's nats-server, which must be linked statically
+#   runtimes   Debian bookworm with its interpreter; those whose programs this machine has too, and no others
 #
 # It needs root on Debian (or a system with mmdebstrap), and a Debian mirror.
 set -euo pipefail
@@ -24,14 +25,27 @@ say() { printf '\033[1mstand-ins:\033[0m %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# tag ARGUMENT: the image that this argument of the Dockerfile names.
-tag() { sed -n "s/^ARG $1=//p" "$root/docker/Dockerfile"; }
+# tag NAME: the image that this argument of the Dockerfile names, or that the Dockerfile of this runtime begins with.
+tag() {
+    case $1 in
+        [A-Z]*) sed -n "s/^ARG $1=//p" "$root/docker/Dockerfile" ;;
+        mono) sed -n 's/^base = "\(.*\)"/\1/p' "$root/tests/compose/tests/containers/runtimes.toml" ;;
+        *) sed -n 's/^ARG BASE=//p' "$root/docker/runtimes/$1.Dockerfile" ;;
+    esac
+}
+
+wanted() {
+    local runtime
+    printf '%s\n' BUILDER BASE POSTGRES NATS native
+    for runtime in java php node mono wine; do has "$runtime" && echo "$runtime"; done
+    has python3 && echo python
+}
 
 missing() {
-    local argument
-    for argument in BUILDER BASE POSTGRES NATS; do
-        docker image inspect "$(tag "$argument")" >/dev/null 2>&1 && continue
-        timeout 600 docker pull --quiet "$(tag "$argument")" >/dev/null 2>&1 || echo "$argument"
+    local image
+    for image in $(wanted); do
+        docker image inspect "$(tag "$image")" >/dev/null 2>&1 && continue
+        timeout 600 docker pull --quiet "$(tag "$image")" >/dev/null 2>&1 || echo "$image"
     done
 }
 
@@ -59,7 +73,7 @@ import() {
 }
 
 BASE() {
-    debian "$work/base" libc6 libgcc-s1 libstdc++6
+    [ -d "$work/base" ] || debian "$work/base" libc6 libgcc-s1 libstdc++6
     import "$1" "$work/base" 'USER 65532'
 }
 
@@ -102,6 +116,35 @@ BUILDER() {
     docker rmi berth-stand-in >/dev/null
 }
 
+native() { BASE "$1"; }
+
+# runtime TAG PACKAGE...: the packages and a shell.
+runtime() {
+    local image=$1
+    shift
+    rm -rf "$work/runtime"
+    debian "$work/runtime" dash coreutils findutils "$@"
+    ln -sf dash "$work/runtime/bin/sh"
+    # Links that the packages would make when set up.
+    local program
+    for program in usr/lib/jvm/*/bin/java usr/bin/php?.?; do
+        program=$(cd "$work/runtime" && compgen -G "$program" | head -n 1) || continue
+        ln -sf "/$program" "$work/runtime/usr/bin/$(basename "$program" | sed 's/[-0-9].*//')"
+    done
+    import "$image" "$work/runtime"
+}
+
+java() { runtime "$1" openjdk-17-jre-headless; }
+python() { runtime "$1" python3; }
+php() { runtime "$1" php-cli; }
+node() { runtime "$1" nodejs; }
+mono() { runtime "$1" mono-runtime libmono-system-core4.0-cil; }
+# Set up by its packages' own scripts, which make libraries that Wine needs.
+wine() {
+    mmdebstrap --quiet --variant=minbase --include=wine,wine64 bookworm "$work/wine" "$mirror"
+    import "$1" "$work/wine"
+}
+
 case ${1-} in
     --missing) missing ;;
     --remove)
@@ -110,9 +153,9 @@ case ${1-} in
     '')
         work=$(mktemp -d)
         trap 'rm -rf "$work"' EXIT
-        for argument in $(missing); do
-            say "making $(tag "$argument"), which cannot be pulled"
-            "$argument" "$(tag "$argument")"
+        for image in $(missing); do
+            say "making $(tag "$image"), which cannot be pulled"
+            "$image" "$(tag "$image")"
         done
         ;;
     *) die "usage: $0 [--missing | --remove]" ;;

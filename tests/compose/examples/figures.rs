@@ -16,14 +16,13 @@ use std::{
 
 use compose::{Container, Stack};
 
-const PROFILE: &str = "dist";
 const IDLE: Duration = Duration::from_secs(60);
 const MEBIBYTE: f64 = 1_048_576.0;
 
 #[tokio::main]
 async fn main() {
-    let stack = Stack::declare().await;
-    stack.build(PROFILE);
+    let stack = Stack::shop_of_this_repository().await;
+    stack.build(&[]);
     machine(&stack);
     sizes(&stack);
     let start = Instant::now();

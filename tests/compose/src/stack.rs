@@ -1,4 +1,4 @@
-//! The shop in containers, from a fresh copy of the repository to `down`.
+//! A mesh in containers, from a folder with a declaration to `down`.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ const INIT: &str = "init";
 /// A machine with other work to do takes its time.
 const READY_WITHIN: Duration = Duration::from_secs(180);
 
-/// A copy of the repository and the containers made of it; they go with this value, their data and their images too.
+/// A folder with a declaration and the containers made of it; they go with this value, their data and their images too.
 #[derive(Debug)]
 pub struct Stack {
     folder: TempDir,
@@ -37,25 +37,32 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// What a fresh clone of the repository has, with a public port that meets no other on this machine. Nothing runs yet.
-    pub async fn declare() -> Self {
+    /// The shop: what a fresh clone of the repository has. Nothing runs yet.
+    pub async fn shop_of_this_repository() -> Self {
+        Self::of(|folder| copy_tracked_files(&e2e::repository(), folder)).await
+    }
+
+    /// The mesh of a folder in which `fill` puts a declaration and what it needs, with a public port that meets no other on this
+    /// machine. Nothing runs yet.
+    pub async fn of(fill: impl FnOnce(&Path)) -> Self {
         // Compose programs name their project after the folder, some in small letters only.
         let name = format!("berth-test-{:08x}", rand::random::<u32>());
         let folder = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().expect("cannot make a folder");
-        copy_tracked_files(&e2e::repository(), folder.path());
+        fill(folder.path());
         let path = folder.path().join("mesh.toml");
         declare_apart(&path);
         let project = Project::find(Some(&path)).expect("no declaration");
         let plan = project.resolve(&Placement::Containers).expect("the declaration is wrong");
-        let text = berth::compose::file(&plan, "mesh.toml").expect("no compose file");
-        fs::write(folder.path().join("docker-compose.yaml"), text).expect("cannot write the compose file");
         let program = engine::program().await.expect("no compose program");
-        Self { folder, project, plan, program }
+        let stack = Self { folder, project, plan, program };
+        stack.berth(&["compose"]);
+        stack
     }
 
-    /// Builds the images, the programs in this profile of Cargo.
-    pub fn build(&self, profile: &str) {
-        self.compose(&["build", "--build-arg", &format!("PROFILE={profile}")]);
+    /// Builds the images, each with these arguments of its Dockerfile.
+    pub fn build(&self, arguments: &[&str]) {
+        let arguments = arguments.iter().flat_map(|argument| ["--build-arg", argument]);
+        self.compose(&["build"].into_iter().chain(arguments).collect::<Vec<_>>());
     }
 
     /// Starts what does not run, with the demo users, and waits until every health check passes.
@@ -102,7 +109,8 @@ impl Stack {
     pub fn berth(&self, args: &[&str]) -> String {
         let mut command = Command::new(e2e::program("berth"));
         command.arg("--mesh").arg(self.project.declaration()).args(args);
-        output_of(command.current_dir(self.folder.path()).env("BERTH_IMAGES", IMAGES))
+        command.current_dir(self.folder.path()).env("BERTH_IMAGES", IMAGES).env("BERTH_SOURCE", e2e::repository());
+        output_of(&mut command)
     }
 
     /// Runs a shell's commands as root among the host's processes: only there can a process in a container be killed without the
@@ -217,20 +225,28 @@ impl Stack {
         .await;
     }
 
-    /// Logs the shop's people in.
-    pub async fn shop(&self) -> Shop {
+    /// Somebody without a token.
+    pub async fn anonymous(&self) -> Caller {
         let (outside, plan) = engine::access(&self.project).await.expect("the containers show no certificate");
         let pem = fs::read(outside.ca()).expect("no certificate");
         let authority = Certificate::from_pem(&pem).expect("the authority is no certificate");
-        let anonymous = Caller::new(plan.gateway.public_url.to_string(), authority, None);
-        let login = async |user: &str| {
-            anonymous.with_token(&login::access_token(&outside, &plan, user).await.expect("no token"))
-        };
+        Caller::new(plan.gateway.public_url.to_string(), authority, None)
+    }
+
+    /// Logs a demo user in.
+    pub async fn user(&self, name: &str) -> Caller {
+        let (outside, plan) = engine::access(&self.project).await.expect("the containers show no users");
+        let token = login::access_token(&outside, &plan, name).await.expect("no token");
+        self.anonymous().await.with_token(&token)
+    }
+
+    /// Logs the shop's people in.
+    pub async fn shop(&self) -> Shop {
         Shop {
-            alice: login("alice").await,
-            bob: login("bob").await,
-            carol: login("carol").await,
-            mallory: login("mallory").await,
+            alice: self.user("alice").await,
+            bob: self.user("bob").await,
+            carol: self.user("carol").await,
+            mallory: self.user("mallory").await,
         }
     }
 

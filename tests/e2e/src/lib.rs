@@ -10,6 +10,7 @@
 )]
 
 mod caller;
+pub mod example;
 mod mesh;
 mod shop;
 

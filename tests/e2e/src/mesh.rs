@@ -16,7 +16,7 @@ use reqwest::Certificate;
 use serde_json::Value;
 use testkit::eventually_within;
 
-use crate::Caller;
+use crate::{Caller, example};
 
 const HEALS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -78,16 +78,9 @@ impl Mesh {
     /// A folder with a copy of `examples/<name>`, its declaration changed by `change`; nothing is built, and nothing runs yet.
     pub fn example(name: &str, change: impl FnOnce(&mut toml::Table)) -> Self {
         let folder = temporary_folder();
-        let example = repository().join("examples").join(name);
-        for entry in std::fs::read_dir(&example).expect("cannot read the example") {
-            let entry = entry.expect("cannot read the example");
-            // Folders are what somebody built or ran there.
-            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                std::fs::copy(entry.path(), folder.join(entry.file_name())).expect("cannot copy the example");
-            }
-        }
+        example::copy(name, &folder);
         let mesh = Self::in_folder(folder);
-        mesh.write(&example.join("mesh.toml"), change);
+        mesh.write(&mesh.folder().join("mesh.toml"), change);
         mesh
     }
 

@@ -4,9 +4,9 @@
 //! asks for the same programs and leaves it out, so that it counts as skipped.
 #![allow(clippy::unwrap_used, reason = "in a test")]
 
-use std::{env, path::PathBuf, process::Command, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use e2e::{Answer, Caller, Mesh};
+use e2e::{Answer, Caller, Mesh, example};
 use nix::sys::signal::Signal;
 use reqwest::{Method, StatusCode};
 use sha2::{Digest, Sha256};
@@ -49,7 +49,7 @@ async fn mono() {
             let command: Vec<toml::Value> = vec!["mono".into(), "${ARTIFACT}".into()];
             hello.as_table_mut().unwrap().insert("command".into(), command.into());
         });
-        build(&mesh, Some("mono"));
+        example::build(mesh.folder(), Some("mono"));
         serves("dotnet", &mesh).await;
     }
 }
@@ -67,29 +67,17 @@ async fn wine() {
 async fn runs(name: &str, programs: &[&str], packages: &str) {
     if has_all(name, programs, packages) {
         let mesh = Mesh::example(name, |_| {});
-        build(&mesh, None);
+        example::build(mesh.folder(), None);
         serves(name, &mesh).await;
     }
 }
 
 fn has_all(name: &str, programs: &[&str], packages: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let is_missing = |program: &&&str| !env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    let missing = programs.iter().find(is_missing);
+    let missing = example::missing(programs);
     if let Some(program) = missing {
         eprintln!("skipped: {name}: {program} is not installed (apt-get install {packages})");
     }
     missing.is_none()
-}
-
-/// Runs the example's build script, if it has one, with the `variant` as its argument.
-fn build(mesh: &Mesh, variant: Option<&str>) {
-    let script = mesh.folder().join("build.sh");
-    if script.is_file() {
-        let built = Command::new(script).args(variant).output().unwrap();
-        let said = [built.stdout, built.stderr].concat();
-        assert!(built.status.success(), "{}: {}", built.status, String::from_utf8_lossy(&said));
-    }
 }
 
 async fn serves(name: &str, mesh: &Mesh) {

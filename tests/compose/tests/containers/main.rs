@@ -1,19 +1,22 @@
 //! The shop in containers: it comes up, orders go through, it is confined, it scales, it heals, and it keeps what it knows.
+//! Beside it, [`runtimes`]: programs of every kind; and [`file`]: who takes the compose file.
 #![allow(clippy::unwrap_used, reason = "in a test")]
 
 mod file;
+mod runtimes;
 
 use compose::Stack;
 use e2e::Shop;
 use serde_json::Value;
 
-/// Compiled as tests are: what goes into a registry is built in the profile `dist`, which takes several times as long.
-const PROFILE: &str = "dev";
+/// Compiled as tests are: what goes into a registry is built in the profile `dist`, which takes several times as long. Examples are not
+/// looked at, but with them dependencies get the features that they have in tests, and need not be compiled anew.
+const BUILD: &[&str] = &["PROFILE=dev", "TARGETS=--bins --examples"];
 
 #[tokio::test]
 async fn the_shop_runs_in_containers() {
-    let stack = Stack::declare().await;
-    stack.build(PROFILE);
+    let stack = Stack::shop_of_this_repository().await;
+    stack.build(BUILD);
     stack.up().await;
     the_walkthrough_works(&stack);
     let shop = stack.shop().await;
