@@ -49,6 +49,8 @@ impl Stack {
         let name = format!("berth-test-{:08x}", rand::random::<u32>());
         let folder = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().expect("cannot make a folder");
         fill(folder.path());
+        let settings = format!("BERTH_DEMO_USERS=yes\nBERTH_IMAGES={IMAGES}\n");
+        fs::write(folder.path().join(".env"), settings).expect("cannot write the settings of the compose file");
         let path = folder.path().join("mesh.toml");
         declare_apart(&path);
         let project = Project::find(Some(&path)).expect("no declaration");
@@ -87,7 +89,6 @@ impl Stack {
         let (program, args) = self.program.split_first().expect("a compose program");
         let mut command = Command::new(program);
         command.args(args).current_dir(self.folder.path());
-        command.env("BERTH_DEMO_USERS", "yes").env("BERTH_IMAGES", IMAGES);
         command
     }
 
@@ -109,7 +110,7 @@ impl Stack {
     pub fn berth(&self, args: &[&str]) -> String {
         let mut command = Command::new(e2e::program("berth"));
         command.arg("--mesh").arg(self.project.declaration()).args(args);
-        command.current_dir(self.folder.path()).env("BERTH_IMAGES", IMAGES).env("BERTH_SOURCE", e2e::repository());
+        command.current_dir(self.folder.path()).env("BERTH_SOURCE", e2e::repository());
         output_of(&mut command)
     }
 

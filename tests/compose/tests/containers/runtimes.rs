@@ -102,7 +102,9 @@ fn base(name: &str) -> String {
 /// Each example in a folder of its own, and one declaration for all.
 fn declare(examples: &[&Example], folder: &Path) {
     let mut declaration: toml::Table = DECLARATION.parse().unwrap();
-    let runs_here = |name: &str| EXAMPLES.iter().all(|known| known.name != name) || examples.iter().any(|example| example.name == name);
+    let runs_here = |name: &str| {
+        EXAMPLES.iter().all(|known| known.name != name) || examples.iter().any(|example| example.name == name)
+    };
     declaration["services"].as_table_mut().unwrap().retain(|name, _| runs_here(name));
     let app = declaration["nodes"]["app"]["runs"].as_array_mut().unwrap();
     app.retain(|name| runs_here(name.as_str().unwrap()));
