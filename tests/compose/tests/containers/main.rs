@@ -1,6 +1,6 @@
 //! The shop in containers: it comes up, orders go through, it is confined, it scales, it heals, and it keeps what it knows.
 //! Beside it, [`runtimes`]: programs of every kind; and [`file`]: who takes the compose file.
-#![allow(clippy::unwrap_used, reason = "in a test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test")]
 
 mod file;
 mod runtimes;
