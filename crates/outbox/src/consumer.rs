@@ -430,8 +430,13 @@ impl<H: Handler> Inner<H> {
         origin: Origin,
     ) -> Result<Outcome, Later> {
         let trace = event.trace.map_or_else(TraceContext::new, TraceContext::child);
-        let span =
-            tracing::info_span!("message", consumer = self.inbox.consumer, subject = event.subject, id = %event.id);
+        let span = tracing::info_span!(
+            "message",
+            trace_id = trace.trace_id(),
+            consumer = self.inbox.consumer,
+            subject = event.subject,
+            id = %event.id,
+        );
         let applied = if attempt.number > self.options.attempts {
             let why = attempt.last_error.as_ref().map_or(" that had no end".to_owned(), |error| format!(": {error}"));
             Err(HandlerError::Permanent(format!("given up after {} attempts{why}", self.options.attempts)))
@@ -439,7 +444,10 @@ impl<H: Handler> Inner<H> {
             trace.scope(self.try_apply(event, stream_sequence, &attempt, origin)).instrument(span.clone()).await
         };
         let reason = match applied {
-            Ok(outcome) => return Ok(self.applied(outcome, event)),
+            Ok(outcome) => {
+                tracing::info!(parent: &span, outcome = outcome.name(), "consumed");
+                return Ok(self.applied(outcome, event));
+            }
             Err(HandlerError::Retry(error)) if is_away(&*error) => {
                 tracing::warn!(parent: &span, %error, delivery = attempt.delivery, "the database is away");
                 if attempt.delivery > 1 {
