@@ -343,7 +343,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_says_what_happened() {
+        let mut trace = None;
         let line = line("https://shop/items?access_token=secret", |entry| {
+            trace = Some(entry.trace());
             entry.asked("shop", "/items");
             entry.known(&Arc::new(auth::Principal::user("alice", ["customer"])));
             entry.answered(StatusCode::OK);
@@ -356,6 +358,7 @@ mod tests {
             ("service", "gateway".into()),
             ("instance", "gateway-1".into()),
             ("target", "access".into()),
+            ("trace_id", trace.unwrap().trace_id().into()),
             ("client", "192.0.2.1".into()),
             ("protocol", "HTTP/2".into()),
             ("method", "GET".into()),

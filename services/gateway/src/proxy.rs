@@ -43,6 +43,9 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const TXN_TOKEN: HeaderName = HeaderName::from_static(auth::internal::HEADER);
 
+/// The methods that are passed on, of those that are registered. Which of them a resource has, the service behind says.
+const PASSED_ON: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
 static HEADERS_TOO_LARGE: ProblemType =
     ProblemType::new("request-header-fields-too-large", 431, "The header is too large");
 
@@ -188,11 +191,14 @@ impl Gateway {
             return Err(malformed("Content-Length and Transfer-Encoding must be one, once, and well-formed."));
         }
         let host = host(&head)?;
+        if matches!(head.method, Method::CONNECT | Method::TRACE) {
+            // CONNECT has no path at all.
+            entry.asked(&host, head.uri.path());
+            let detail = format!("{} is not possible here; `Allow` lists what is.", head.method);
+            return Err(Box::new(problem::METHOD_NOT_ALLOWED.detail(detail).header(header::ALLOW, PASSED_ON)));
+        }
         let path = path::normalise(head.uri.path()).map_err(|error| malformed(&error.to_string()))?;
         entry.asked(&host, &path);
-        if matches!(head.method, Method::CONNECT | Method::TRACE) {
-            return Err(Box::new(problem::METHOD_NOT_ALLOWED.detail(format!("{} is not possible here.", head.method))));
-        }
         if let Some(requests) = &state.requests {
             requests.check(origin.client).map_err(|wait| self.too_many(wait))?;
         }
