@@ -18,7 +18,7 @@ use super::{
 };
 use crate::domain::authorization::{AuthorizationRequest, ErrorCode, Prompt, Refusal};
 use crate::domain::client::Client;
-use crate::domain::parameters::{MAX_VALUE, Parameters, Unreadable};
+use crate::domain::parameters::{MAX_VALUE, Parameters};
 use crate::domain::{Session, User};
 use crate::logins::{LoginError, Source};
 use crate::policy::Purpose;
@@ -139,11 +139,11 @@ struct Asked<'a> {
 
 impl App {
     async fn read<'a>(&self, encoded: &'a str) -> Result<Asked<'a>, Problem> {
-        let unreadable = |error: Unreadable| problem::MALFORMED_REQUEST.detail(error.to_string());
         if encoded.len() > MAX_VALUE {
-            return Err(unreadable(Unreadable::TooLong));
+            let detail = format!("The request must not be longer than {MAX_VALUE} bytes.");
+            return Err(problem::MALFORMED_REQUEST.detail(detail));
         }
-        let parameters = Parameters::parse(encoded.as_bytes()).map_err(unreadable)?;
+        let parameters = Parameters::parse(encoded.as_bytes())?;
         let required =
             |name: &'static str| parameters.get(name).ok_or_else(|| wrong_parameter(name, "must be there, once"));
         let (client_id, redirect_uri) = (required("client_id")?, required("redirect_uri")?);

@@ -17,7 +17,7 @@ const MAX_BYTES: usize = 4 * MAX_VALUE;
 /// The body of an `application/x-www-form-urlencoded` request, or why there is none. Each endpoint says so in its own way.
 pub(super) struct Form(pub(super) Result<Parameters, FormError>);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FormError {
     #[error("the body must be application/x-www-form-urlencoded")]
     MediaType,
@@ -30,7 +30,7 @@ pub(super) enum FormError {
 }
 
 impl FormError {
-    pub(super) fn status(self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -42,11 +42,22 @@ impl FormError {
 impl From<FormError> for Problem {
     fn from(error: FormError) -> Self {
         let kind = match error {
+            FormError::Unreadable(unreadable) => return unreadable.into(),
             FormError::MediaType => &problem::UNSUPPORTED_MEDIA_TYPE,
             FormError::TooLarge => &problem::PAYLOAD_TOO_LARGE,
-            FormError::Interrupted | FormError::Unreadable(_) => &problem::MALFORMED_REQUEST,
+            FormError::Interrupted => &problem::MALFORMED_REQUEST,
         };
         kind.detail(error.to_string())
+    }
+}
+
+impl From<Unreadable> for Problem {
+    fn from(unreadable: Unreadable) -> Self {
+        let message = unreadable.to_string();
+        match unreadable.parameter() {
+            Some(name) => problem::INVALID_PARAMETER.detail("A parameter cannot be read.").parameter(name, message),
+            None => problem::MALFORMED_REQUEST.detail(message),
+        }
     }
 }
 

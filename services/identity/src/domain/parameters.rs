@@ -11,6 +11,8 @@ use url::form_urlencoded;
 pub const MAX_VALUE: usize = 8192;
 /// The most parameters a request may have.
 const MAX_COUNT: usize = 64;
+/// How much of a parameter's name an answer repeats.
+const SHOWN: usize = 64;
 
 /// The parameters of one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,17 +22,28 @@ pub struct Parameters {
 }
 
 /// The parameters cannot be read at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// More than 64.
     #[error("there are more than {MAX_COUNT} parameters")]
     TooMany,
-    /// A value of more than 8192 bytes.
-    #[error("a parameter is longer than {MAX_VALUE} bytes")]
-    TooLong,
-    /// Not UTF-8, or a NUL.
-    #[error("a parameter is not plain UTF-8 text")]
-    NotText,
+    /// The name or the value of this one has more than 8192 bytes.
+    #[error("the parameter {0} is longer than {MAX_VALUE} bytes")]
+    TooLong(String),
+    /// The name or the value of this one is not UTF-8, or has a NUL.
+    #[error("the parameter {0} is not plain UTF-8 text")]
+    NotText(String),
+}
+
+impl Unreadable {
+    /// The parameter that is wrong, if it is one.
+    #[must_use]
+    pub fn parameter(&self) -> Option<&str> {
+        match self {
+            Self::TooMany => None,
+            Self::TooLong(name) | Self::NotText(name) => Some(name),
+        }
+    }
 }
 
 impl Parameters {
@@ -44,12 +57,13 @@ impl Parameters {
             if count >= MAX_COUNT {
                 return Err(Unreadable::TooMany);
             }
+            let shown = || name.chars().take(SHOWN).collect();
             if value.len() > MAX_VALUE || name.len() > MAX_VALUE {
-                return Err(Unreadable::TooLong);
+                return Err(Unreadable::TooLong(shown()));
             }
             // The parser puts U+FFFD in the place of what is no UTF-8.
             if value.contains(['\0', '\u{fffd}']) || name.contains(['\0', '\u{fffd}']) {
-                return Err(Unreadable::NotText);
+                return Err(Unreadable::NotText(shown()));
             }
             if value.is_empty() {
                 continue;
@@ -123,10 +137,10 @@ mod tests {
         let long = format!("a={}", "x".repeat(8193));
         let many: String = (0..65).map(|n| format!("a{n}=1&")).collect();
         for (encoded, expected) in [
-            (long.as_bytes(), Unreadable::TooLong),
+            (long.as_bytes(), Unreadable::TooLong("a".into())),
             (many.as_bytes(), Unreadable::TooMany),
-            (b"a=%ff", Unreadable::NotText),
-            (b"a=%00", Unreadable::NotText),
+            (b"a=%ff", Unreadable::NotText("a".into())),
+            (b"a=%00", Unreadable::NotText("a".into())),
         ] {
             assert_eq!(Parameters::parse(encoded), Err(expected));
         }

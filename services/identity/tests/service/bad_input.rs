@@ -5,7 +5,7 @@ use berth_http::openapi;
 use http::{Method, Request, StatusCode, header};
 use identity::api;
 
-use crate::world::{World, form};
+use crate::world::{REDIRECT, World, form, post, request as asking};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -87,9 +87,11 @@ async fn a_body_that_is_no_form_is_told_apart() {
         for (media_type, body, status) in [
             ("application/json", "{}".to_owned(), StatusCode::UNSUPPORTED_MEDIA_TYPE),
             (FORM, huge.clone(), StatusCode::PAYLOAD_TOO_LARGE),
-            (FORM, format!("a={}", "x".repeat(8193)), StatusCode::BAD_REQUEST),
-            (FORM, form(&[("a", "\0")]), StatusCode::BAD_REQUEST),
+            (FORM, format!("colour={}", "x".repeat(8193)), StatusCode::BAD_REQUEST),
+            (FORM, form(&[("colour", "\0")]), StatusCode::BAD_REQUEST),
         ] {
+            // As a whole an authorization request is too long before one looks into it.
+            let whole = path == "/identity/authorize" && body.len() > 8192;
             let answer = world.send(request(&Method::POST, path, media_type, body)).await;
             assert_eq!(answer.status, status, "{path} {media_type}: {}", answer.body);
             if is_oauth {
@@ -97,7 +99,49 @@ async fn a_body_that_is_no_form_is_told_apart() {
             } else {
                 assert_eq!(answer.header("content-type"), "application/problem+json", "{path}");
             }
+            if status == StatusCode::BAD_REQUEST && !whole {
+                assert!(answer.body.contains("colour"), "{path} names what is wrong: {}", answer.body);
+            }
         }
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_form_is_named() {
+    let world = World::start().await;
+    let code = [("client_id", "cli"), ("grant_type", "authorization_code")];
+    let with = |fields: &[(&'static str, &'static str)]| [&code[..], fields].concat();
+    for (path, fields, error, named) in [
+        ("/identity/token", vec![("client_id", "cli")], "invalid_request", "grant_type"),
+        ("/identity/token", vec![("client_id", "cli"), ("grant_type", "x")], "unsupported_grant_type", "grant_type"),
+        ("/identity/token", with(&[]), "invalid_request", "code is missing"),
+        ("/identity/token", with(&[("code", "x")]), "invalid_request", "code_verifier"),
+        ("/identity/token", with(&[("code", "x"), ("code", "x")]), "invalid_request", "code"),
+        (
+            "/identity/token",
+            vec![("client_id", "cli"), ("grant_type", "refresh_token")],
+            "invalid_request",
+            "refresh_token is missing",
+        ),
+        ("/identity/revoke", vec![("client_id", "cli")], "invalid_request", "token is missing"),
+        ("/identity/revoke", with(&[("token", "x"), ("token", "y")]), "invalid_request", "token"),
+    ] {
+        let answer = world.send(post(path, &fields)).await;
+        assert_eq!(answer.oauth_error(), (400, error.to_owned()), "{path} {fields:?}");
+        let described = answer.json();
+        assert!(described["error_description"].as_str().unwrap().contains(named), "{path} {fields:?}: {described}");
+    }
+    let good = asking("cli", REDIRECT, "openid", "");
+    for (query, named) in [
+        (good.replace("client_id=", "x="), "client_id"),
+        (good.replace("client_id=cli", "client_id=nobody"), "client_id"),
+        (good.replace("redirect_uri=", "x="), "redirect_uri"),
+        (good.replace("127.0.0.1", "192.0.2.1"), "redirect_uri"),
+        (format!("{good}&colour=%ff"), "colour"),
+    ] {
+        let answer = world.get(&format!("/identity/authorize?{query}")).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}: {}", answer.body);
+        assert_eq!(answer.json()["errors"][0]["parameter"], named, "{query}");
     }
 }
 
