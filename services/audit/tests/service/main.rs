@@ -4,6 +4,7 @@
 
 mod api;
 mod authorization;
+mod availability;
 mod checkpoints;
 mod description;
 mod recording;

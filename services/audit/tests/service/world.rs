@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(crate) struct World {
-    pub(crate) _postgres: Postgres,
+    pub(crate) postgres: Postgres,
     pub(crate) nats: Nats,
     pub(crate) database: Database,
     pub(crate) signer: Arc<Signer>,
@@ -50,7 +50,7 @@ impl World {
         };
         let router = api::router(app, issuer.verifier());
         let service = TestService::new(router, issuer);
-        Self { _postgres: postgres, nats, database, signer, intruder: at.client().await, service }
+        Self { postgres, nats, database, signer, intruder: at.client().await, service }
     }
 
     /// The same with a chain of so many entries.

@@ -3,6 +3,7 @@
 
 mod api;
 mod authorization;
+mod availability;
 mod delivering;
 mod description;
 mod fanout;

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(crate) struct World {
-    _postgres: Postgres,
+    pub(crate) postgres: Postgres,
     pub(crate) database: Database,
     pub(crate) outbox: Outbox,
     pub(crate) sealer: Arc<Sealer>,
@@ -79,7 +79,7 @@ impl World {
             own: spiffe("notifier"),
         };
         let service = TestService::new(api::router(app, issuer.verifier()), issuer);
-        Self { _postgres: postgres, database, outbox, sealer, authorizer, service }
+        Self { postgres, database, outbox, sealer, authorizer, service }
     }
 
     pub(crate) fn deliverer(&self) -> Deliverer {
