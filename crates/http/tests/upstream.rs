@@ -15,10 +15,12 @@ use berth_http::{
     upstream::{Config, Error, HealthCheck, Limits, Payload, Protocol, Status, Upstream, UpstreamMetrics},
 };
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, StreamBody};
+use runtime::telemetry::Metrics;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{Notify, Semaphore, mpsc},
     time::Instant,
 };
@@ -321,6 +323,73 @@ async fn retries_stay_within_their_budget() {
     // A tenth, and the reserve of ten a second over ten seconds; what is deposited later than it is spent comes on top.
     let retries = asked.load(SeqCst) - requests;
     assert!((100..=300).contains(&retries), "{retries} retries for {requests} requests");
+}
+
+/// Takes connections and never says a word.
+async fn silent() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_instance_that_shakes_no_hands_is_given_up_and_the_other_gets_the_requests() {
+    let world = World::new();
+    let good = world.instance(named("good"));
+    let mut config = world.config(&[&good]);
+    config.endpoints.push(silent().await);
+    config.limits.connect_timeout = Duration::from_millis(100);
+    let upstream = world.upstream(config, 1).await;
+    assert_eq!(text(upstream.send(request(Method::POST, "/", "order"), soon()).await.unwrap()).await, "order");
+    until(&upstream, |status| (status.up, status.down) == (1, 1)).await;
+    assert_eq!(text(upstream.send(request(Method::POST, "/", "order"), soon()).await.unwrap()).await, "order");
+
+    // Where there is no other, the request does not wait longer than a connection may take.
+    let mut config = world.config(&[]);
+    config.endpoints.push(silent().await);
+    config.limits.connect_timeout = Duration::from_millis(100);
+    let upstream = Upstream::start(config, &world.metrics);
+    let error = upstream.send(get("/"), soon()).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_request_whose_connection_is_not_made_in_time_goes_to_the_other_instance() {
+    let world = World::new();
+    let good = Instance::plain(named("good"));
+    // The system makes no more connections than this one holds, and leaves others waiting without an answer.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = socket.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    let mut config = world.config(&[&good]);
+    config.endpoints.push(address.to_string());
+    config.protocol = Protocol::Plain;
+    config.limits.connect_timeout = Duration::from_millis(200);
+    // It is up because its first check passed, and is not looked at again by itself.
+    config.health = HealthCheck { path: None, interval: 100 * LONG, fall: 1, ..HealthCheck::default() };
+    let metrics = Metrics::new();
+    let upstream = Upstream::start(config, &UpstreamMetrics::register(&metrics));
+    until(&upstream, |status| status.up == 2).await;
+    let mut held = Vec::new();
+    while let Ok(connected) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+        held.push(connected.unwrap());
+    }
+    // So many at once that both get some, whichever seems the faster.
+    let sent = (0..200).map(async |_| upstream.send(request(Method::POST, "/", "order"), soon()).await);
+    for response in join_all(sent).await {
+        assert_eq!(text(response.unwrap()).await, "order");
+    }
+    let unsent = "upstream_retries_total{service=\"items\",reason=\"unsent\"}";
+    assert!(!metrics.encode().contains(&format!("{unsent} 0\n")), "the one that is full was never asked");
+    until(&upstream, |status| (status.up, status.down) == (1, 1)).await;
+    drop((full, held));
 }
 
 #[tokio::test]
