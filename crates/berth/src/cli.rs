@@ -223,7 +223,7 @@ pub struct Logs {
     /// Go on with what is written from now on
     #[arg(long, short)]
     pub follow: bool,
-    /// Lines to show of each log
+    /// Lines to show of each log, from its rotated files as well
     #[arg(long, short = 'n', default_value_t = 50, value_name = "COUNT")]
     pub lines: usize,
 }

@@ -42,9 +42,9 @@ pub fn steps(project: &Project, plan: &Plan) -> Option<Vec<Step>> {
         Step {
             title: "carol, a clerk, and alice, a customer, log in (authorization code with PKCE).",
             commands: format!(
-                "umask 077\n\
+                "(umask 077\n\
                  echo \"Authorization: Bearer $({berth} {token} --user carol)\" >{state}/carol\n\
-                 echo \"Authorization: Bearer $({berth} {token} --user alice)\" >{state}/alice"
+                 echo \"Authorization: Bearer $({berth} {token} --user alice)\" >{state}/alice)"
             ),
         },
         Step {

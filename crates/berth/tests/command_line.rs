@@ -3,17 +3,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "in a test")]
 
 use std::{
-    path::Path,
-    process::{Command, Output},
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output},
     time::{Duration, Instant},
 };
+
+use berth::cli::Cli;
+use clap::CommandFactory as _;
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::Value;
-use tempfile::TempDir;
+use testkit::Warden;
 
 const DECLARATION: &str = r#"
 [mesh]
@@ -44,20 +48,22 @@ issuer = "https://issuer.example"
 
 /// A mesh in a folder of its own, with a `berth` beside which its packages lie.
 struct Mesh {
-    folder: TempDir,
+    folder: PathBuf,
+    _warden: Warden,
 }
 
 impl Mesh {
     fn declare() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("mesh.toml"), DECLARATION).unwrap();
+        let folder = tempfile::tempdir().unwrap().keep();
+        let _warden = Warden::of_mesh(folder.join("bin/berth"), &folder);
+        std::fs::write(folder.join("mesh.toml"), DECLARATION).unwrap();
         let test = std::env::current_exe().unwrap();
         let patient = test.parent().unwrap().parent().unwrap().join("examples/patient");
-        std::fs::create_dir(folder.path().join("bin")).unwrap();
-        std::fs::copy(env!("CARGO_BIN_EXE_berth"), folder.path().join("bin/berth")).unwrap();
-        std::fs::copy(&patient, folder.path().join("bin/gateway")).unwrap();
-        std::fs::copy(&patient, folder.path().join("patient")).unwrap();
-        Self { folder }
+        std::fs::create_dir(folder.join("bin")).unwrap();
+        std::fs::copy(env!("CARGO_BIN_EXE_berth"), folder.join("bin/berth")).unwrap();
+        std::fs::copy(&patient, folder.join("bin/gateway")).unwrap();
+        std::fs::copy(&patient, folder.join("patient")).unwrap();
+        Self { folder, _warden }
     }
 
     fn up() -> Self {
@@ -66,9 +72,22 @@ impl Mesh {
         mesh
     }
 
+    fn command(&self, args: &[&str]) -> Command {
+        let below = self.folder.join("bin");
+        let mut command = Command::new(below.join("berth"));
+        command.args(args).current_dir(below);
+        command
+    }
+
     fn berth(&self, args: &[&str]) -> Output {
-        let below = self.folder.path().join("bin");
-        Command::new(below.join("berth")).args(args).current_dir(below).output().unwrap()
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs it beside the test; what it prints goes into a file.
+    fn spawn(&self, args: &[&str]) -> Beside {
+        let output = self.folder.join("output");
+        let child = self.command(args).stdout(File::create(&output).unwrap()).spawn().unwrap();
+        Beside { child, output }
     }
 
     fn expect(&self, code: i32, args: &[&str]) -> String {
@@ -79,7 +98,7 @@ impl Mesh {
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join(".berth/logs/supervisor.log")).unwrap_or_default()
+        std::fs::read_to_string(self.folder.join(".berth/logs/supervisor.log")).unwrap_or_default()
     }
 
     fn status(&self) -> Value {
@@ -97,9 +116,22 @@ impl Mesh {
     }
 }
 
-impl Drop for Mesh {
+/// A command that runs beside the test, and not longer.
+struct Beside {
+    child: Child,
+    output: PathBuf,
+}
+
+impl Beside {
+    fn told(&self) -> String {
+        std::fs::read_to_string(&self.output).unwrap()
+    }
+}
+
+impl Drop for Beside {
     fn drop(&mut self) {
-        self.berth(&["down"]);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -156,7 +188,7 @@ fn a_killed_supervisor_takes_its_processes_along_and_the_next_one_begins_clean()
     let mesh = Mesh::up();
     let supervisor = u32::try_from(mesh.status()["supervisor"].as_u64().unwrap()).unwrap();
     let pids = ["back-1", "back-2", "gateway-1"].map(|unit| mesh.pid(unit));
-    let local = || std::fs::read(mesh.folder.path().join(".berth/local.json")).unwrap();
+    let local = || std::fs::read(mesh.folder.join(".berth/local.json")).unwrap();
     let before = local();
     signal(supervisor, Signal::SIGKILL);
     eventually("its processes end", || !pids.iter().any(|pid| lives(*pid)));
@@ -190,7 +222,7 @@ fn two_meshes_have_addresses_of_their_own() {
 #[test]
 fn one_that_never_gets_ready_is_named_and_left_to_look_at() {
     let mesh = Mesh::declare();
-    std::fs::copy("/bin/false", mesh.folder.path().join("patient")).unwrap();
+    std::fs::copy("/bin/false", mesh.folder.join("patient")).unwrap();
     let told = mesh.expect(1, &["up", "--detach", "--timeout", "1"]);
     let told: String = told.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(told.contains("back-1 (") && told.contains("exited with code 1"), "{told}");
@@ -200,13 +232,13 @@ fn one_that_never_gets_ready_is_named_and_left_to_look_at() {
 #[test]
 fn what_is_missing_or_wrong_is_told_with_its_exit_code() {
     let mesh = Mesh::declare();
-    let declaration = mesh.folder.path().join("mesh.toml");
+    let declaration = mesh.folder.join("mesh.toml");
     mesh.expect(2, &["fly"]);
     mesh.expect(4, &["--mesh", "/no/such/mesh.toml", "status"]);
     assert!(mesh.expect(1, &["lock", "--check"]).contains("berth lock"));
     mesh.expect(0, &["lock"]);
     mesh.expect(0, &["lock", "--check"]);
-    std::fs::remove_file(mesh.folder.path().join("patient")).unwrap();
+    std::fs::remove_file(mesh.folder.join("patient")).unwrap();
     // The supervisor in the background says it, the one who waits repeats it.
     let told = mesh.expect(1, &["up", "--detach"]);
     assert!(told.contains("patient") && told.contains("is missing"), "{told}");
@@ -216,34 +248,85 @@ fn what_is_missing_or_wrong_is_told_with_its_exit_code() {
 }
 
 #[test]
+fn followed_logs_go_on_with_what_is_written() {
+    let mesh = Mesh::up();
+    let following = mesh.spawn(&["logs", "-f", "-n", "1", "back-1"]);
+    eventually("the last line is shown", || following.told() == "line 000002\n");
+    mesh.expect(0, &["restart", "back-1"]);
+    let all = "line 000002\nline 000000\nline 000001\nline 000002\n";
+    eventually("the new lines are shown", || following.told() == all);
+}
+
+#[test]
+fn a_walkthrough_is_only_of_a_shop() {
+    let mesh = Mesh::up();
+    assert!(mesh.expect(1, &["demo"]).contains("this mesh is not the shop"));
+    mesh.expect(0, &["down"]);
+    assert!(mesh.expect(3, &["demo"]).contains("berth up"));
+}
+
+#[test]
 fn every_command_explains_itself() {
     let mesh = Mesh::declare();
-    let commands = [
-        "up", "down", "status", "logs", "token", "restart", "demo", "secrets", "init", "check", "plan", "graph",
-        "lock", "compose",
-    ];
     let all = mesh.expect(0, &["--help"]);
-    for command in commands {
-        assert!(all.contains(command), "{command}");
-        assert!(mesh.expect(0, &[command, "--help"]).contains("Usage:"), "{command}");
+    let mut explained = Vec::new();
+    explain(&mesh, &Cli::command(), &mut explained, &[]);
+    assert!(explained.iter().filter(|path| path.len() == 1).all(|path| all.contains(&path[0])), "{all}");
+    for path in [vec!["up"], vec!["demo"], vec!["secrets", "init"], vec!["secrets", "export"]] {
+        assert!(explained.contains(&path.iter().map(ToString::to_string).collect()), "{path:?}");
     }
     assert!(all.contains("Exit codes:") && !all.contains("exec"));
+}
+
+/// Asks every command below `command` for help, down to the last.
+fn explain(mesh: &Mesh, command: &clap::Command, explained: &mut Vec<Vec<String>>, above: &[String]) {
+    for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+        let path = [above, &[command.get_name().to_owned()]].concat();
+        let mut words: Vec<&str> = path.iter().map(String::as_str).collect();
+        words.push("--help");
+        assert!(mesh.expect(0, &words).contains("Usage:"), "{path:?}");
+        explain(mesh, command, explained, &path);
+        explained.push(path);
+    }
+}
+
+/// The script at the root of the repository finds everything from wherever it is called, and names itself as it was called.
+#[test]
+fn the_script_may_be_called_by_a_link() {
+    let mesh = Mesh::declare();
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+    let (target, links) = (mesh.folder.join("target"), mesh.folder.join("links"));
+    std::fs::create_dir_all(target.join("release")).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_berth"), target.join("release/berth")).unwrap();
+    std::fs::create_dir(&links).unwrap();
+    std::os::unix::fs::symlink(repository.join("berth"), links.join("berth")).unwrap();
+    let path = format!("{}:{}", links.display(), std::env::var("PATH").unwrap());
+    let repository = repository.join("berth").display().to_string();
+    for (called, named) in [
+        ("berth", "berth"),
+        ("links/berth", "links/berth"),
+        ("./links/berth", "./links/berth"),
+        (&repository, &repository),
+    ] {
+        let mut script = Command::new("sh");
+        script.args(["-c", &format!("{called} status")]).current_dir(&mesh.folder);
+        let script = script.env("PATH", &path).env("CARGO_TARGET_DIR", &target).env_remove("BERTH_CALLED_AS");
+        let output = script.output().unwrap();
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{called}: {complained}");
+        assert!(complained.contains(&format!("`{named} up`")), "{called}: {complained}");
+    }
 }
 
 #[test]
 fn the_first_ctrl_c_of_a_foreground_mesh_stops_it_in_order() {
     let mesh = Mesh::declare();
-    let below = mesh.folder.path().join("bin");
-    let mut foreground = Command::new(below.join("berth"));
-    let output = mesh.folder.path().join("output");
-    let file = std::fs::File::create(&output).unwrap();
-    let mut foreground = foreground.arg("up").current_dir(&below).stdout(file).spawn().unwrap();
-    let told = |path: &Path| std::fs::read_to_string(path).unwrap();
-    eventually("it is up", || told(&output).contains("Ctrl-C stops everything"));
+    let mut foreground = mesh.spawn(&["up"]);
+    eventually("it is up", || foreground.told().contains("Ctrl-C stops everything"));
     let pid = mesh.pid("back-1");
-    signal(foreground.id(), Signal::SIGINT);
-    assert!(foreground.wait().unwrap().success());
+    signal(foreground.child.id(), Signal::SIGINT);
+    assert!(foreground.child.wait().unwrap().success());
     assert!(!lives(pid));
-    let told = told(&output);
+    let told = foreground.told();
     assert!(told.contains("back-1 ready") && told.ends_with("the mesh is down\n"), "{told}");
 }

@@ -1,17 +1,19 @@
 //! Real servers for tests: a PostgreSQL and a NATS of the test's own, on an address of its own.
 //!
 //! Every test starts what it needs and owns it alone, so tests run in parallel, kill their servers as they like, and
-//! leave nothing behind. No fixed port: each server gets a random address of the loopback network 127.0.0.0/8.
+//! leave nothing behind; a whole mesh that a test starts has a [`Warden`]. No fixed port: each server gets a random address of the loopback network 127.0.0.0/8.
 //! Only tests depend on this crate.
 #![allow(clippy::expect_used, reason = "a test that cannot have its servers is to fail at once, loudly")]
 
 mod nats;
 mod postgres;
 mod process;
+mod warden;
 mod webhooks;
 
 pub use nats::Nats;
 pub use postgres::{Postgres, TestDatabase};
+pub use warden::Warden;
 pub use webhooks::{Received, Receiver, verify};
 
 use std::{net::Ipv4Addr, time::Duration};

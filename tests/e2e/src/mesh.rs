@@ -1,10 +1,10 @@
 //! One mesh, from `berth up --detach` to `berth down`.
 
 use std::{
+    collections::BTreeMap,
     env,
-    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output},
     time::Duration,
 };
 
@@ -12,9 +12,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use reqwest::Certificate;
+use reqwest::{Certificate, Client, Identity};
 use serde_json::Value;
-use testkit::eventually_within;
+use testkit::{Warden, eventually_within};
 
 use crate::{Caller, example};
 
@@ -24,7 +24,7 @@ const HEALS_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Mesh {
     folder: PathBuf,
-    warden: Child,
+    _warden: Warden,
 }
 
 /// One line of `berth status`: a service instance, a database, or NATS.
@@ -63,8 +63,8 @@ impl Mesh {
     }
 
     fn in_folder(folder: PathBuf) -> Self {
-        let warden = warden(&folder);
-        Self { folder, warden }
+        let _warden = Warden::of_mesh(program("berth"), &folder);
+        Self { folder, _warden }
     }
 
     /// Writes the declaration: that of `original`, changed.
@@ -122,6 +122,11 @@ impl Mesh {
         units.iter().map(Unit::read).collect()
     }
 
+    /// Every unit and its process.
+    pub fn processes(&self) -> BTreeMap<String, Option<i32>> {
+        self.units().into_iter().map(|unit| (unit.name, unit.pid)).collect()
+    }
+
     /// The unit of this name.
     pub fn unit(&self, name: &str) -> Unit {
         let units = self.units();
@@ -176,6 +181,36 @@ impl Mesh {
         self.anonymous().with_token(self.expect(&["token", "--user", name]).trim())
     }
 
+    /// The file of a service's credential.
+    pub fn credential(&self, service: &str, name: &str) -> PathBuf {
+        self.folder().join(".berth/credentials").join(service).join(name)
+    }
+
+    /// A client of the mesh's own addresses, with the certificate of this service, or with none. Each has connections of its own.
+    pub fn inside(&self, service: Option<&str>) -> Client {
+        let pem =
+            |service: &str, name: &str| std::fs::read(self.credential(service, name)).expect("no such credential");
+        let authority = Certificate::from_pem(&pem("gateway", "mesh-ca.pem")).expect("the authority is no certificate");
+        let mut builder = Client::builder()
+            .tls_certs_only([authority])
+            .tls_danger_accept_invalid_hostnames(true)
+            .tls_info(true)
+            .timeout(Duration::from_secs(40));
+        if let Some(service) = service {
+            let both = [pem(service, "tls-cert.pem"), pem(service, "tls-key.pem")].concat();
+            builder = builder.identity(Identity::from_pem(&both).expect("the credential is no identity"));
+        }
+        builder.build().expect("cannot build a client")
+    }
+
+    /// The log lines of all instances of a service that belong to this trace.
+    pub fn trace(&self, service: &str, trace_id: &str) -> Vec<Value> {
+        let lines = self.expect(&["logs", "-n", "100000", service]);
+        // Several logs are told apart by a name before each line.
+        let lines = lines.lines().filter_map(|line| serde_json::from_str(line.get(line.find('{')?..)?).ok());
+        lines.filter(|line: &Value| line.get("trace_id").is_some_and(|id| id == trace_id)).collect()
+    }
+
     /// The end of every log, for the message of a test that fails.
     pub fn logs(&self) -> String {
         let Ok(entries) = std::fs::read_dir(self.folder().join(".berth/logs")) else {
@@ -197,9 +232,6 @@ impl Drop for Mesh {
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
         }
-        drop(self.warden.stdin.take());
-        // Nobody can be told here that it failed.
-        let _ = self.warden.wait();
     }
 }
 
@@ -218,21 +250,6 @@ impl Unit {
 
 fn temporary_folder() -> PathBuf {
     tempfile::Builder::new().prefix("berth-e2e-").tempdir().expect("cannot make a temporary folder").keep()
-}
-
-/// Takes the mesh down and its folder away when its standard input ends: when the test lets go of it or is no more. It is in a
-/// process group of its own, because whoever ends a test that takes too long ends the test's group.
-fn warden(folder: &Path) -> Child {
-    Command::new("sh")
-        .args(["-c", r#"read -r _; "$1" --mesh "$2/mesh.toml" down; rm -rf "$2""#, "warden"])
-        .arg(program("berth"))
-        .arg(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .expect("cannot run a shell")
 }
 
 /// A program of this workspace, beside the test that runs.

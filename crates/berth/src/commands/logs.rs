@@ -1,19 +1,21 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{Read, Seek, SeekFrom, Write},
-    os::unix::fs::MetadataExt,
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::printing;
-use crate::{cli::Logs, failure::Failure, project::Project};
+use crate::{cli::Logs, failure::Failure, project::Project, supervisor::log::rotated};
 
 /// How often a followed log is looked at.
 const LOOK: Duration = Duration::from_millis(200);
-/// The end of a log that is searched for its last lines.
-const TAIL: u64 = 1024 * 1024;
+/// What is read of a log at once.
+const PIECE: u64 = 1024 * 1024;
+/// What is searched for the beginnings of lines at once.
+const BLOCK: u64 = 64 * 1024;
 
 /// Prints the end of logs, and what is added to them.
 pub(super) async fn run(project: &Project, options: &Logs) -> Result<(), Failure> {
@@ -101,10 +103,33 @@ impl Tail {
         Self { path, position: 0, inode: 0, partial: String::new() }
     }
 
+    /// The last whole lines, those of rotated files as well.
     fn last_lines(&mut self, count: usize) -> Result<String, Failure> {
-        let length = fs::metadata(&self.path).map_or(0, |meta| meta.len());
-        self.position = length.saturating_sub(TAIL);
-        let text = self.news()?;
+        let unreadable = |path: &Path, error| Failure::io(format!("cannot read {}", path.display()), error);
+        let mut text = String::new();
+        let end = match File::open(&self.path) {
+            Ok(file) => {
+                self.position = beginning_of_last(count, &file).map_err(|error| unreadable(&self.path, error))?;
+                file.metadata().map_err(|error| unreadable(&self.path, error))?.len()
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(unreadable(&self.path, error)),
+        };
+        while self.position < end {
+            let before = self.position;
+            text.push_str(&self.news()?);
+            if self.position <= before {
+                break;
+            }
+        }
+        for age in 1.. {
+            // One more than is shown: the first may have begun in an older file.
+            let missing = count.saturating_add(1).saturating_sub(text.lines().count());
+            let path = rotated(&self.path, age);
+            let Some(file) = File::open(&path).ok().filter(|_| missing > 0) else { break };
+            let older = end_of(&file, missing).map_err(|error| unreadable(&path, error))?;
+            text.insert_str(0, &String::from_utf8_lossy(&older));
+        }
         let lines: Vec<&str> = text.lines().collect();
         Ok(lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("\n"))
     }
@@ -120,13 +145,13 @@ impl Tail {
             *inode = meta.ino();
             file.seek(SeekFrom::Start(*position))?;
             let mut bytes = Vec::new();
-            *position += file.take(TAIL).read_to_end(&mut bytes)? as u64;
+            *position += file.take(PIECE).read_to_end(&mut bytes)? as u64;
             Ok(bytes)
         };
         let bytes: Vec<u8> = match read(&self.path, &mut self.position, &mut self.inode) {
             Ok(bytes) => bytes,
             // Between two files, while it is rotated.
-            Err(error) if std::io::Error::kind(&error) == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(Failure::io(format!("cannot read {}", self.path.display()), error)),
         };
         self.partial.push_str(&String::from_utf8_lossy(&bytes));
@@ -136,9 +161,60 @@ impl Tail {
     }
 }
 
+/// Where the last `count` whole lines of a file begin.
+fn beginning_of_last(count: usize, file: &File) -> io::Result<u64> {
+    let mut ends = count.saturating_add(1);
+    let mut end = file.metadata()?.len();
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK);
+        let block = read_between(file, start, end)?;
+        for (_, after) in block.iter().rev().zip((start..end).rev()).filter(|(byte, _)| **byte == b'\n') {
+            ends -= 1;
+            if ends == 0 {
+                return Ok(after + 1);
+            }
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// The last lines of a file, as many as there are of `count`.
+fn end_of(file: &File, count: usize) -> io::Result<Vec<u8>> {
+    read_between(file, beginning_of_last(count, file)?, file.metadata()?.len())
+}
+
+fn read_between(file: &File, start: u64, end: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_lines_are_shown_as_there_are_in_rotated_files_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.log");
+        // Longer than what is read at once, and longer than what is searched at once.
+        let lines = |from: usize, to: usize| (from..to).map(|n| format!("{n:0>100}\n")).collect::<String>();
+        fs::write(rotated(&path, 2), lines(0, 1_000)).unwrap();
+        // A line may be cut where the file is rotated.
+        let (one, two) = (lines(1_000, 2_000), lines(2_000, 22_000));
+        fs::write(rotated(&path, 1), one.clone() + &two[..50]).unwrap();
+        fs::write(&path, format!("{}not yet a li", &two[50..])).unwrap();
+        for (count, from) in
+            [(0, 22_000), (1, 21_999), (20_000, 2_000), (20_001, 1_999), (21_000, 1_000), (21_001, 999), (50_000, 0)]
+        {
+            let mut tail = Tail::new(path.clone());
+            assert_eq!(tail.last_lines(count).unwrap(), lines(from, 22_000).trim_end(), "{count}");
+            File::options().append(true).open(&path).unwrap().write_all(b"ne\nnot yet a li").unwrap();
+            assert_eq!(tail.news().unwrap(), "not yet a line\n", "{count}");
+            fs::write(&path, format!("{}not yet a li", &two[50..])).unwrap();
+        }
+    }
 
     #[test]
     fn a_service_stands_for_all_its_instances() {

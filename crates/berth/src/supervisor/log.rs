@@ -71,7 +71,7 @@ impl Write for Log {
 }
 
 /// The file that is `age` files older than `path`.
-fn rotated(path: &Path, age: u32) -> PathBuf {
+pub(crate) fn rotated(path: &Path, age: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{age}"));
     PathBuf::from(name)
