@@ -1,8 +1,8 @@
 //! Nobody is trusted for where they stand: through the gateway, past it, and from inside the mesh.
 #![allow(clippy::unwrap_used, reason = "in a test")]
 
-use e2e::{Answer, Mesh, Shop};
-use reqwest::{Certificate, Client, Identity, Method};
+use e2e::{Answer, Mesh, Shop, Unit};
+use reqwest::Method;
 use serde_json::json;
 
 #[tokio::test]
@@ -13,6 +13,7 @@ async fn only_who_may_gets_through() {
     claims_in_headers_are_not_believed(&shop).await;
     internal_paths_are_not_routed(&shop).await;
     a_service_is_not_reached_past_the_gateway(&mesh, &shop).await;
+    how_each_instance_fares_can_be_asked_inside(&mesh).await;
 }
 
 async fn without_a_valid_token_nothing_is_reached(mesh: &Mesh, shop: &Shop) {
@@ -48,34 +49,48 @@ async fn claims_in_headers_are_not_believed(shop: &Shop) {
 }
 
 async fn internal_paths_are_not_routed(shop: &Shop) {
-    for path in ["/internal/quotes", "//internal/quotes", "/items/%2F..%2Finternal/quotes", "/livez", "/metrics"] {
-        let answer = shop.carol.post(path, &json!({ "lines": [] })).await;
-        assert!([400, 404].contains(&answer.status.as_u16()), "{path}: {} {:#}", answer.status, answer.body);
+    for path in
+        ["/internal/quotes", "//internal/quotes", "/items/%2F..%2Finternal/quotes", "/livez", "/readyz", "/metrics"]
+    {
+        for answer in [shop.carol.post(path, &json!({ "lines": [] })).await, shop.carol.get(path).await] {
+            assert!([400, 404].contains(&answer.status.as_u16()), "{path}: {} {:#}", answer.status, answer.body);
+        }
     }
 }
 
 async fn a_service_is_not_reached_past_the_gateway(mesh: &Mesh, shop: &Shop) {
     let address = mesh.unit("item-management-1").address;
     let url = format!("https://{address}/items");
-    let credentials = |service: &str, file: &str| {
-        std::fs::read(mesh.folder().join(".berth/credentials").join(service).join(file)).unwrap()
-    };
-    let client = |identity: Option<Identity>| {
-        let builder = Client::builder()
-            .tls_certs_only([Certificate::from_pem(&credentials("gateway", "mesh-ca.pem")).unwrap()])
-            .tls_danger_accept_invalid_hostnames(true);
-        identity.into_iter().fold(builder, |builder, identity| builder.identity(identity)).build().unwrap()
-    };
-    let stranger = client(None).get(&url).bearer_auth(shop.carol.token().unwrap()).send().await;
+    let stranger = mesh.inside(None).get(&url).bearer_auth(shop.carol.token().unwrap()).send().await;
     assert!(stranger.is_err(), "a client without a certificate got an answer: {stranger:?}");
 
     // A member of the mesh is let in, and still has to say on whose behalf it comes.
-    let pem = [credentials("identity", "tls-cert.pem"), credentials("identity", "tls-key.pem")].concat();
-    let member = client(Some(Identity::from_pem(&pem).unwrap()));
+    let member = mesh.inside(Some("identity"));
     assert_eq!(member.get(&url).send().await.unwrap().status(), 401);
     let borrowed =
         member.get(&url).header("txn-token", shop.carol.token().unwrap()).bearer_auth(shop.carol.token().unwrap());
     assert_eq!(borrowed.send().await.unwrap().status(), 401);
     let quotes = member.post(format!("https://{address}/internal/quotes")).json(&json!({ "lines": [] }));
     assert_eq!(quotes.send().await.unwrap().status(), 401);
+}
+
+/// By members of the mesh alone, and of every instance, the gateway's included.
+async fn how_each_instance_fares_can_be_asked_inside(mesh: &Mesh) {
+    let (member, stranger) = (mesh.inside(Some("audit")), mesh.inside(None));
+    let services = ["gateway", "identity", "item-management", "eshop-documents", "audit", "notifier"];
+    let instances = mesh.units().into_iter().filter(|unit| {
+        services.iter().any(|service| unit.name.strip_prefix(service).is_some_and(|rest| rest != "-db"))
+    });
+    let instances: Vec<_> = instances.collect();
+    assert_eq!(instances.len(), 8, "{instances:?}");
+    for Unit { name, address, .. } in instances {
+        let url = |path: &str| format!("https://{address}{path}");
+        for (path, told) in [("/livez", r#""alive":true"#), ("/readyz", r#""ready":true"#), ("/metrics", "# EOF")] {
+            let answer = member.get(url(path)).send().await.unwrap();
+            assert_eq!(answer.status(), 200, "{name}{path}");
+            let answer = answer.text().await.unwrap();
+            assert!(answer.contains(told), "{name}{path}: {answer}");
+            assert!(stranger.get(url(path)).send().await.is_err(), "{name}{path} answers a stranger");
+        }
+    }
 }

@@ -14,7 +14,8 @@ async fn orders_move_stock_and_documents_together() {
     the_same_key_orders_once(&shop).await;
     invoice_and_credit_note_give_stock_back(&shop).await;
     a_customer_sees_only_her_own(&shop).await;
-    the_walkthrough_works(&mesh);
+    one_trace_goes_through_all_of_it(&mesh, &shop).await;
+    the_walkthrough_works_or_says_that_it_did_not(&mesh);
 }
 
 async fn an_order_is_confirmed_and_its_stock_taken(shop: &Shop) {
@@ -84,7 +85,37 @@ async fn a_customer_sees_only_her_own(shop: &Shop) {
     assert_eq!(list.body.pointer("/items"), Some(&json!([])));
 }
 
-fn the_walkthrough_works(mesh: &Mesh) {
+/// The client's own trace: from the gateway through the call for prices, and through the messages there and back.
+async fn one_trace_goes_through_all_of_it(mesh: &Mesh, shop: &Shop) {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let item = shop.item(10).await;
+    let request = shop.alice.request(Method::POST, "/documents").json(&Shop::order_of(&item, 1));
+    let request = request.header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"));
+    let placed = Answer::of(request.header("idempotency-key", "traced")).await.expect(202);
+    shop.reaches(placed.header("location").trim_start_matches("/documents/"), "CONFIRMED").await;
+    for (service, field, value) in [
+        ("gateway", "path", "/documents"),
+        ("eshop-documents", "path", "/documents"),
+        ("item-management", "path", "/internal/quotes"),
+        ("item-management", "subject", "documents.stock.reserve"),
+        ("eshop-documents", "subject", "items.reservation.reserved"),
+    ] {
+        // Lines are written soon, and not before the answer is sent.
+        testkit::eventually(&format!("a line of {service} with {value}"), async || {
+            mesh.trace(service, TRACE).iter().find(|line| line.get(field).is_some_and(|is| is == value)).map(drop)
+        })
+        .await;
+    }
+}
+
+fn the_walkthrough_works_or_says_that_it_did_not(mesh: &Mesh) {
     let told = mesh.expect(&["demo"]);
     assert!(told.contains("CONFIRMED"), "{told}");
+    // alice cannot log in, so nothing is ordered.
+    let users = mesh.folder().join(".berth/users");
+    let list = std::fs::read_to_string(&users).unwrap();
+    std::fs::write(&users, list.replace("\nalice ", "\nalice not-")).unwrap();
+    let failed = mesh.berth(&["demo"]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("the order was not confirmed"), "{failed:?}");
 }
