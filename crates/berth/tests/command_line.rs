@@ -314,7 +314,7 @@ fn the_script_may_be_called_by_a_link() {
         let output = script.output().unwrap();
         let complained = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{called}: {complained}");
-        assert!(complained.contains(&format!("`{named} up`")), "{called}: {complained}");
+        assert!(complained.contains(&format!("`{named} up --detach`")), "{called}: {complained}");
     }
 }
 

@@ -122,6 +122,9 @@ async fn the_gateway_finishes_what_it_has_begun_before_it_goes(mesh: &Mesh, shop
     body.send(rest).await.unwrap();
     drop(body);
     answer.await.unwrap().expect(201);
+    // Who was told to go stays away until called.
+    eventually("the gateway to be gone", async || (mesh.unit("gateway-1").state == "stopped").then_some(())).await;
+    mesh.expect(&["restart", "gateway"]);
     mesh.healed("gateway-1", old).await;
     shop.carol.get("/items").await.expect(200);
 }

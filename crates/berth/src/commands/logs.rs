@@ -106,10 +106,12 @@ impl Tail {
     /// The last whole lines, those of rotated files as well.
     fn last_lines(&mut self, count: usize) -> Result<String, Failure> {
         let unreadable = |path: &Path, error| Failure::io(format!("cannot read {}", path.display()), error);
+        // One more than is shown: the first may have begun in an older file.
+        let wanted = count.saturating_add(1);
         let mut text = String::new();
         let end = match File::open(&self.path) {
             Ok(file) => {
-                self.position = beginning_of_last(count, &file).map_err(|error| unreadable(&self.path, error))?;
+                self.position = beginning_of_last(wanted, &file).map_err(|error| unreadable(&self.path, error))?;
                 file.metadata().map_err(|error| unreadable(&self.path, error))?.len()
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
@@ -123,8 +125,7 @@ impl Tail {
             }
         }
         for age in 1.. {
-            // One more than is shown: the first may have begun in an older file.
-            let missing = count.saturating_add(1).saturating_sub(text.lines().count());
+            let missing = wanted.saturating_sub(text.lines().count());
             let path = rotated(&self.path, age);
             let Some(file) = File::open(&path).ok().filter(|_| missing > 0) else { break };
             let older = end_of(&file, missing).map_err(|error| unreadable(&path, error))?;
