@@ -7,8 +7,9 @@ pkgs.runCommand "oci-probe" { nativeBuildInputs = [ pkgs.file ]; } ''
   mkdir image root
   tar -xf ${image} -C image
   for layer in image/*/layer.tar; do tar -xf $layer -C root; done
-  program=$(readlink root/usr/bin/service)
-  [ -x root$program ]
-  file root$(dirname $program)/probe | tee $out
+  program=root/usr/bin/service
+  while [ -L $program ]; do program=root$(readlink $program); done
+  [ -x $program ]
+  file $(dirname $program)/probe | tee $out
   grep -E 'static(ally|-pie) linked' $out
 ''
