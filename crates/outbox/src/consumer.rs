@@ -492,8 +492,10 @@ impl<H: Handler> Inner<H> {
                             failpoint!(failpoints::CONSUMER_COMMIT);
                             Outcome::Handled { successor }
                         }
+                        // One that waits already and is delivered once more is a duplicate like any other.
+                        Admission::Parked { anew: false } if origin == Origin::Stream => Outcome::Seen,
                         Admission::Seen => Outcome::Seen,
-                        Admission::Parked => Outcome::Parked,
+                        Admission::Parked { .. } => Outcome::Parked,
                         Admission::Conflict => {
                             let reason = format!(
                                 "version {} of the {} was handled as another event, or skipped",

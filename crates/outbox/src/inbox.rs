@@ -39,8 +39,8 @@ pub(crate) enum Admission {
     Now { successor: bool },
     /// It was handled before, or is older than what anybody remembers.
     Seen,
-    /// It came too early, and is parked if the transaction commits.
-    Parked,
+    /// It came too early, and is parked if the transaction commits. `anew`: it was not before.
+    Parked { anew: bool },
     /// Its version was handled before, as another event: the producer's history is not the one we know.
     Conflict,
 }
@@ -86,8 +86,7 @@ impl Inbox {
                 continue;
             }
             if version < event.version {
-                self.park(tx, event, stream_sequence).await?;
-                return Ok(Admission::Parked);
+                return Ok(Admission::Parked { anew: self.park(tx, event, stream_sequence).await? });
             }
             let seen = event.version <= adopted || self.knows(tx, event).await?;
             return Ok(if seen { Admission::Seen } else { Admission::Conflict });
@@ -128,13 +127,14 @@ impl Inbox {
         Ok((row.get(0), row.get(1)))
     }
 
-    async fn park(&self, tx: &Transaction<'_>, event: &Event, stream_sequence: i64) -> Result<(), Error> {
+    /// Parks the event. False if it was parked already.
+    async fn park(&self, tx: &Transaction<'_>, event: &Event, stream_sequence: i64) -> Result<bool, Error> {
         let sql = "INSERT INTO inbox_parked (consumer, aggregate_type, aggregate_id, version, stream_sequence, event)
             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
         let Aggregate { kind, id } = &event.aggregate;
         let envelope = Json(event.envelope());
-        tx.run(sql, &[&self.consumer, kind, id, &event.version, &stream_sequence, &envelope]).await?;
-        Ok(())
+        let parked = tx.run(sql, &[&self.consumer, kind, id, &event.version, &stream_sequence, &envelope]).await?;
+        Ok(parked > 0)
     }
 
     /// Whether this very message was handled, or might have been before the inbox's memory begins.
