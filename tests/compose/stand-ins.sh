@@ -2,11 +2,11 @@
 # Stand-ins for the public images that docker/Dockerfile and docker/runtimes build upon, under the same tags, so that the same Dockerfiles
 # and the same compose file run where no image registry can be reached.
 #
-#   tests/compose/stand-ins.sh             pulls what is missing, and makes a stand-in of what cannot be pulled
-#   tests/compose/stand-ins.sh --missing   only names what is missing and cannot be pulled
+#   tests/compose/stand-ins.sh [NAME...]   pulls what is missing, and makes a stand-in of what cannot be pulled
+#   tests/compose/stand-ins.sh --missing   only names which of the first four below are missing and cannot be pulled
 #   tests/compose/stand-ins.sh --remove    removes the stand-ins: the next build pulls the real images
 #
-# An image that the engine has under such a tag is left alone. A stand-in has the label berth.stand-in; it is made of
+# An image that the engine has under such a tag is left alone. A stand-in has the label berth.stand-in; each is made of
 #
 #   builder    Debian bookworm with gcc, this machine's Rust, its cache of crates, and what it has compiled of them
 #   base       the C library and a nonroot account, of Debian bookworm
@@ -23,7 +23,8 @@ label='LABEL berth.stand-in=true'
 
 say() { printf '\033[1mstand-ins:\033[0m %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
-has() { command -v "$1" >/dev/null 2>&1; }
+# A program: functions below are called as some are.
+has() { type -P "$1" >/dev/null; }
 
 # tag NAME: the image that this argument of the Dockerfile names, or that the Dockerfile of this runtime begins with.
 tag() {
@@ -34,16 +35,19 @@ tag() {
     esac
 }
 
-wanted() {
+own() { printf '%s\n' BUILDER BASE POSTGRES NATS; }
+
+runtimes() {
     local runtime
-    printf '%s\n' BUILDER BASE POSTGRES NATS native
-    for runtime in java php node mono wine; do has "$runtime" && echo "$runtime"; done
-    has python3 && echo python
+    echo native
+    for runtime in java php node mono wine; do if has "$runtime"; then echo "$runtime"; fi; done
+    if has python3; then echo python; fi
 }
 
+# missing NAME...: those that the engine does not have and cannot get.
 missing() {
     local image
-    for image in $(wanted); do
+    for image in "$@"; do
         docker image inspect "$(tag "$image")" >/dev/null 2>&1 && continue
         timeout 600 docker pull --quiet "$(tag "$image")" >/dev/null 2>&1 || echo "$image"
     done
@@ -145,18 +149,36 @@ wine() {
     import "$1" "$work/wine"
 }
 
+make() {
+    local image
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    for image in $(missing "$@"); do
+        say "making $(tag "$image"), which cannot be pulled"
+        "$image" "$(tag "$image")"
+    done
+}
+
+remove() {
+    local image label
+    for image in $(own) $(runtimes); do
+        label=$(docker image inspect --format '{{index .Config.Labels "berth.stand-in"}}' "$(tag "$image")" 2>/dev/null || true)
+        if [ "$label" = true ]; then docker rmi "$(tag "$image")"; fi
+    done
+}
+
 case ${1-} in
-    --missing) missing ;;
-    --remove)
-        docker image ls --quiet --filter label=berth.stand-in | sort -u | xargs --no-run-if-empty docker rmi --force
+    --missing)
+        # shellcheck disable=SC2046
+        missing $(own)
         ;;
+    --remove) remove ;;
+    -*) die "usage: $0 [NAME... | --missing | --remove]" ;;
     '')
-        work=$(mktemp -d)
-        trap 'rm -rf "$work"' EXIT
-        for image in $(missing); do
-            say "making $(tag "$image"), which cannot be pulled"
-            "$image" "$(tag "$image")"
-        done
+        # shellcheck disable=SC2046
+        make $(own)
+        # Without the image of a runtime, its examples are left out.
+        for runtime in $(runtimes); do "$0" "$runtime" || say "there will be no image for $runtime"; done
         ;;
-    *) die "usage: $0 [--missing | --remove]" ;;
+    *) make "$@" ;;
 esac

@@ -18,8 +18,6 @@ use testkit::eventually_within;
 
 use crate::{Container, output_of};
 
-/// The first part of the images' names: they are not those of a shop that somebody uses.
-const IMAGES: &str = "berth-test";
 /// Where the compose file mounts a container's secrets.
 const CREDENTIALS: &str = "/run/credentials";
 /// The one service that ends by itself.
@@ -49,10 +47,10 @@ impl Stack {
         let name = format!("berth-test-{:08x}", rand::random::<u32>());
         let folder = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().expect("cannot make a folder");
         fill(folder.path());
-        let settings = format!("BERTH_DEMO_USERS=yes\nBERTH_IMAGES={IMAGES}\n");
+        let settings = format!("BERTH_DEMO_USERS=yes\nBERTH_IMAGES={name}\n");
         fs::write(folder.path().join(".env"), settings).expect("cannot write the settings of the compose file");
         let path = folder.path().join("mesh.toml");
-        declare_apart(&path);
+        declare_apart(&name, &path);
         let project = Project::find(Some(&path)).expect("no declaration");
         let plan = project.resolve(&Placement::Containers).expect("the declaration is wrong");
         let program = engine::program().await.expect("no compose program");
@@ -103,7 +101,7 @@ impl Stack {
 
     /// The image of one of our programs, or of `database` or `events`.
     pub fn image(&self, name: &str) -> String {
-        format!("{IMAGES}/{name}:{}", env!("CARGO_PKG_VERSION"))
+        format!("{}/{name}:{}", self.plan.name, env!("CARGO_PKG_VERSION"))
     }
 
     /// Runs the CLI on this mesh, which must succeed, and returns what it printed.
@@ -173,18 +171,29 @@ impl Stack {
         count.map_or(0, |count| count.parse().expect("a count is a number"))
     }
 
+    /// What the engine says of these, each of this type: `container`, `image` or `network`.
+    pub fn inspect(&self, kind: &str, names: &[&str]) -> Vec<Value> {
+        let text = self.engine(&[&["inspect", "--type", kind], names].concat());
+        serde_json::from_str(&text).expect("inspect prints JSON")
+    }
+
+    /// The networks of the mesh, as the engine describes them.
+    pub fn networks(&self) -> Vec<Value> {
+        let filter = format!("label=com.docker.compose.project={}", self.plan.name);
+        let ids = self.engine(&["network", "ls", "--quiet", "--filter", &filter]);
+        self.inspect("network", &ids.split_whitespace().collect::<Vec<_>>())
+    }
+
     /// All containers but the one that has done its work.
     pub fn containers(&self) -> Vec<Container> {
-        let project = self.folder.path().file_name().and_then(|name| name.to_str()).expect("a folder has a name");
-        let filter = format!("label=com.docker.compose.project={project}");
+        let filter = format!("label=com.docker.compose.project={}", self.plan.name);
         let ids = self.engine(&["ps", "--all", "--quiet", "--filter", &filter]);
         let ids: Vec<&str> = ids.split_whitespace().collect();
         if ids.is_empty() {
             return Vec::new();
         }
-        let text = self.engine(&[&["inspect", "--type", "container"], ids.as_slice()].concat());
-        let all: Vec<Value> = serde_json::from_str(&text).expect("inspect prints JSON");
-        all.into_iter().map(Container::new).filter(|container| container.service() != INIT).collect()
+        let all = self.inspect("container", &ids).into_iter().map(Container::new);
+        all.filter(|container| container.service() != INIT).collect()
     }
 
     /// The copies of one service.
@@ -202,9 +211,7 @@ impl Stack {
 
     /// The container as it is now.
     pub fn again(&self, container: &Container) -> Container {
-        let text = self.engine(&["inspect", "--type", "container", container.id()]);
-        let mut all: Vec<Value> = serde_json::from_str(&text).expect("inspect prints JSON");
-        Container::new(all.pop().expect("inspect says something"))
+        Container::new(self.inspect("container", &[container.id()]).pop().expect("inspect says something"))
     }
 
     /// Waits until every health check passes.
@@ -290,11 +297,13 @@ fn copy_tracked_files(from: &Path, to: &Path) {
     }
 }
 
-/// Gives the declared mesh a public port of its own.
-fn declare_apart(path: &Path) {
+/// Gives the declared mesh a name and a public port of its own: its images and containers are nobody else's.
+fn declare_apart(name: &str, path: &Path) {
     let text = fs::read_to_string(path).expect("cannot read mesh.toml");
     let mut declaration: toml::Table = text.parse().expect("mesh.toml is no TOML");
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("no port is free");
+    let mesh = declaration.get_mut("mesh").and_then(toml::Value::as_table_mut).expect("mesh.toml names the mesh");
+    mesh.insert("name".to_owned(), name.into());
     let gateway = declaration.get_mut("gateway").and_then(toml::Value::as_table_mut).expect("mesh.toml has a gateway");
     gateway.insert("port".to_owned(), i64::from(free.port()).into());
     fs::write(path, declaration.to_string()).expect("cannot write mesh.toml");

@@ -20,9 +20,10 @@ async fn the_shop_runs_in_containers() {
     stack.up().await;
     the_walkthrough_works(&stack);
     let shop = stack.shop().await;
+    images_are_labelled_and_have_no_shell(&stack);
     nothing_but_the_gateway_is_published(&stack);
     every_process_is_confined(&stack);
-    memory_is_limited(&stack);
+    memory_and_cpu_are_limited(&stack);
     secrets_are_files(&stack);
     a_service_reaches_its_own_database_alone(&stack);
     three_copies_share_the_work(&stack, &shop).await;
@@ -33,6 +34,20 @@ async fn the_shop_runs_in_containers() {
 fn the_walkthrough_works(stack: &Stack) {
     let told = stack.berth(&["demo", "--compose"]);
     assert!(told.contains("CONFIRMED"), "{told}");
+}
+
+fn images_are_labelled_and_have_no_shell(stack: &Stack) {
+    for service in &stack.plan().services {
+        let [image] = &stack.inspect("image", &[&stack.image(&service.name)])[..] else { panic!("no image") };
+        for label in ["title", "vendor", "licenses", "version", "revision", "source"] {
+            let told = image["Config"]["Labels"][format!("org.opencontainers.image.{label}")].as_str();
+            assert!(told.is_some_and(|told| !told.is_empty()), "{}: {label}", service.name);
+        }
+        assert_eq!(image["Config"]["Healthcheck"]["Test"][1], "/usr/bin/service", "{}", service.name);
+        let container = stack.container(&service.name);
+        let has_shell = stack.exit_code(&["exec", container.id(), "/bin/sh", "-c", "true"]) == 0;
+        assert!(!has_shell, "{}", service.name);
+    }
 }
 
 fn nothing_but_the_gateway_is_published(stack: &Stack) {
@@ -65,11 +80,13 @@ fn every_process_is_confined(stack: &Stack) {
     }
 }
 
-fn memory_is_limited(stack: &Stack) {
+fn memory_and_cpu_are_limited(stack: &Stack) {
     let plan = stack.plan();
     for service in &plan.services {
         let limit = stack.container(&service.name).number("/HostConfig/Memory");
         assert_eq!(u64::try_from(limit).unwrap(), service.memory_bytes.get(), "{}", service.name);
+        let limit = stack.container(&service.name).number("/HostConfig/NanoCpus");
+        assert_eq!(limit, i64::from(service.cpu_millis.get()) * 1_000_000, "{}", service.name);
     }
     // A program beside the database asks for memory without end: 137 is the exit code of who is killed.
     let database = stack.container("identity-db");
@@ -106,6 +123,10 @@ fn a_service_reaches_its_own_database_alone(stack: &Stack) {
     assert!(!answers("eshop-documents-db", "eshop-documents-db"), "by name");
     let other = stack.container("eshop-documents-db");
     assert!(!answers(other.address("eshop-documents-db"), "eshop-documents-db"), "by address");
+    for network in stack.networks() {
+        let is_edge = network["Name"].as_str().unwrap().ends_with("_edge");
+        assert_eq!(network["Internal"], !is_edge, "{network}");
+    }
 }
 
 async fn three_copies_share_the_work(stack: &Stack, shop: &Shop) {
