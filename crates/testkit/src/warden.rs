@@ -14,16 +14,25 @@ pub struct Warden(Child);
 impl Warden {
     /// Of the mesh that is declared in `folder` and is spoken to by the program `berth`, which may lie in that folder.
     ///
+    /// # Panics
+    /// Without a shell.
+    pub fn of_mesh(berth: impl AsRef<OsStr>, folder: &Path) -> Self {
+        let declaration = folder.join("mesh.toml");
+        Self::new(&[berth.as_ref(), OsStr::new("--mesh"), declaration.as_os_str(), OsStr::new("down")], folder)
+    }
+
+    /// Of what this command line, run in `folder`, takes down.
+    ///
     /// It waits for the end of its standard input, which this process alone holds open. It is in a process group of its own, because
     /// whoever ends a test that takes too long ends the test's group.
     ///
     /// # Panics
     /// Without a shell.
-    pub fn of_mesh(berth: impl AsRef<OsStr>, folder: &Path) -> Self {
+    pub fn new<Word: AsRef<OsStr>>(down: &[Word], folder: &Path) -> Self {
         let child = Command::new("sh")
-            .args(["-c", r#"read -r _; "$1" --mesh "$2/mesh.toml" down; rm -rf "$2""#, "warden"])
-            .arg(berth)
+            .args(["-c", r#"read -r _; folder=$1; shift; (cd "$folder" && "$@"); rm -rf "$folder""#, "warden"])
             .arg(folder)
+            .args(down)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

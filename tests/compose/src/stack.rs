@@ -13,8 +13,7 @@ use e2e::{Caller, Shop};
 use mesh::{Placement, Plan};
 use reqwest::{Certificate, Client, Identity};
 use serde_json::Value;
-use tempfile::TempDir;
-use testkit::eventually_within;
+use testkit::{Warden, eventually_within};
 
 use crate::{Container, output_of};
 
@@ -28,10 +27,11 @@ const READY_WITHIN: Duration = Duration::from_secs(180);
 /// A folder with a declaration and the containers made of it; they go with this value, their data and their images too.
 #[derive(Debug)]
 pub struct Stack {
-    folder: TempDir,
+    folder: PathBuf,
     project: Project,
     plan: Plan,
     program: Vec<String>,
+    _warden: Warden,
 }
 
 impl Stack {
@@ -45,16 +45,19 @@ impl Stack {
     pub async fn of(fill: impl FnOnce(&Path)) -> Self {
         // Compose programs name their project after the folder, some in small letters only.
         let name = format!("berth-test-{:08x}", rand::random::<u32>());
-        let folder = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().expect("cannot make a folder");
-        fill(folder.path());
+        let folder =
+            tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().expect("cannot make a folder").keep();
+        fill(&folder);
         let settings = format!("BERTH_DEMO_USERS=yes\nBERTH_IMAGES={name}\n");
-        fs::write(folder.path().join(".env"), settings).expect("cannot write the settings of the compose file");
-        let path = folder.path().join("mesh.toml");
+        fs::write(folder.join(".env"), settings).expect("cannot write the settings of the compose file");
+        let path = folder.join("mesh.toml");
         declare_apart(&name, &path);
         let project = Project::find(Some(&path)).expect("no declaration");
         let plan = project.resolve(&Placement::Containers).expect("the declaration is wrong");
         let program = engine::program().await.expect("no compose program");
-        let stack = Self { folder, project, plan, program };
+        let down = ["down", "--volumes", "--rmi", "all", "--timeout", "5"].map(str::to_owned);
+        let _warden = Warden::new(&[program.as_slice(), &down].concat(), &folder);
+        let stack = Self { folder, project, plan, program, _warden };
         stack.berth(&["compose"]);
         stack
     }
@@ -86,7 +89,7 @@ impl Stack {
     fn command(&self) -> Command {
         let (program, args) = self.program.split_first().expect("a compose program");
         let mut command = Command::new(program);
-        command.args(args).current_dir(self.folder.path());
+        command.args(args).current_dir(&self.folder);
         command
     }
 
@@ -108,7 +111,7 @@ impl Stack {
     pub fn berth(&self, args: &[&str]) -> String {
         let mut command = Command::new(e2e::program("berth"));
         command.arg("--mesh").arg(self.project.declaration()).args(args);
-        command.current_dir(self.folder.path()).env("BERTH_SOURCE", e2e::repository());
+        command.current_dir(&self.folder).env("BERTH_SOURCE", e2e::repository());
         output_of(&mut command)
     }
 
@@ -265,19 +268,16 @@ impl Stack {
 
     /// The folder with the compose file.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 }
 
 impl Drop for Stack {
+    /// What a failed test wants to know.
     fn drop(&mut self) {
         if std::thread::panicking() {
             let said = self.command().args(["logs", "--tail", "15"]).output();
             eprintln!("{}", said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default());
-        }
-        let gone = self.command().args(["down", "--volumes", "--rmi", "all", "--timeout", "5"]).output();
-        if !gone.as_ref().is_ok_and(|output| output.status.success()) {
-            eprintln!("the containers may be left over: {gone:?}");
         }
     }
 }
