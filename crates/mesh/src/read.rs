@@ -32,15 +32,39 @@ pub(crate) fn wrong_type<T>(value: &Value<'_>, wanted: &str, findings: &mut Find
     let found = value.get_ref().type_str();
     let found = if found == "boolean" { "true-or-false value" } else { found };
     let message = format!("{} {found} stands where {wanted} should", article(found));
-    let unquoted = value.get_ref().as_str().filter(|text| wanted.contains("number") && text.parse::<f64>().is_ok());
-    let help = unquoted.map(|number| format!("without the quotes: `{number}`"));
-    findings
-        .push(Finding::new(Rule::WrongType, message).at(value.span(), format!("should be {wanted}")).maybe_help(help));
+    let finding = Finding::new(Rule::WrongType, message).at(value.span(), format!("should be {wanted}"));
+    findings.push(finding.help(other_type(value.get_ref(), wanted)));
     None
 }
 
-fn invalid<T>(value: &Value<'_>, message: String, help: Option<String>, findings: &mut Findings) -> Option<T> {
-    findings.push(Finding::new(Rule::InvalidValue, message).at(value.span(), "here").maybe_help(help));
+/// How what stands there is written as what is wanted, or else how that is written.
+fn other_type(value: &DeValue<'_>, wanted: &str) -> String {
+    let quoted = value.as_str();
+    let unquoted = match value {
+        DeValue::Integer(integer) => Some(integer.to_string()),
+        DeValue::Float(float) => Some(float.as_str().to_owned()),
+        DeValue::Boolean(is) => Some(is.to_string()),
+        _ => None,
+    };
+    match (quoted, unquoted) {
+        (Some(text), _) if wanted.contains("number") && text.parse::<f64>().is_ok_and(f64::is_finite) => {
+            format!("without the quotes: `{text}`")
+        }
+        (Some(text), _) if wanted == "true or false" && text.parse::<bool>().is_ok() => {
+            format!("without the quotes: `{text}`")
+        }
+        (Some(text), _) if wanted == "a list" => format!("in brackets: `[{text:?}]`"),
+        (_, Some(text)) if wanted == "a string" => format!("in quotes: `\"{text}\"`"),
+        _ if wanted.starts_with("a table") => {
+            "the fields of a table stand in braces, `{ field = value }`, or below a `[header]`".to_owned()
+        }
+        _ if wanted == "a list" => "a list stands in brackets: `[\"a\", \"b\"]`".to_owned(),
+        _ => format!("write {wanted}"),
+    }
+}
+
+fn invalid<T>(value: &Value<'_>, message: String, help: String, findings: &mut Findings) -> Option<T> {
+    findings.push(Finding::new(Rule::InvalidValue, message).at(value.span(), "here").help(help));
     None
 }
 
@@ -49,7 +73,7 @@ fn text<'v>(value: &'v Value<'_>, wanted: &str, findings: &mut Findings) -> Opti
 }
 
 fn quantity<T>(value: &Value<'_>, result: Result<T, InvalidQuantity>, findings: &mut Findings) -> Option<T> {
-    result.or_else(|InvalidQuantity { problem, help }| invalid(value, problem, Some(help), findings).ok_or(())).ok()
+    result.or_else(|InvalidQuantity { problem, help }| invalid(value, problem, help, findings).ok_or(())).ok()
 }
 
 impl Read for String {
@@ -115,7 +139,8 @@ pub(crate) fn whole(value: &Value<'_>, range: std::ops::RangeInclusive<u32>, fin
     };
     let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|number| range.contains(number));
     number.or_else(|| {
-        invalid(value, format!("{integer} is not between {} and {}", range.start(), range.end()), None, findings)
+        let help = format!("write a whole number from {} to {}", range.start(), range.end());
+        invalid(value, format!("{integer} is out of range"), help, findings)
     })
 }
 
@@ -138,8 +163,16 @@ impl Read for Port {
 
 impl Read for UrlPath {
     fn read(value: &Value<'_>, findings: &mut Findings) -> Option<Self> {
+        const HELP: &str = "letters, digits and `-`, `.`, `_`, `~` between single slashes, such as `/items`";
         let text = text(value, "a path such as \"/items\"", findings)?;
-        Self::new(text).or_else(|error| invalid(value, error.to_string(), None, findings).ok_or(())).ok()
+        let error = match Self::new(text) {
+            Ok(path) => return Some(path),
+            Err(error) => error.to_string(),
+        };
+        let segments: Vec<&str> = text.split('/').filter(|segment| !segment.is_empty()).collect();
+        let tidy = Self::new(format!("/{}", segments.join("/")));
+        let help = tidy.map_or_else(|_| HELP.to_owned(), |tidy| format!("did you mean `{tidy}`?"));
+        invalid(value, error, help, findings)
     }
 }
 
@@ -147,9 +180,7 @@ impl Read for Subject {
     fn read(value: &Value<'_>, findings: &mut Findings) -> Option<Self> {
         const HELP: &str = "such as `items.item.created`; `*` stands for any one part, `>` at the end for all that follow: `items.item.*`, `items.>`";
         let text = text(value, "an event subject such as \"items.>\"", findings)?;
-        Self::new(text)
-            .or_else(|error| invalid(value, error.to_string(), Some(HELP.to_owned()), findings).ok_or(()))
-            .ok()
+        Self::new(text).or_else(|error| invalid(value, error.to_string(), HELP.to_owned(), findings).ok_or(())).ok()
     }
 }
 
@@ -217,7 +248,7 @@ pub(crate) fn choice<T: Copy>(value: &Value<'_>, choices: &[(&str, T)], findings
     let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
     found.or_else(|| {
         let help = did_you_mean(text, names()).unwrap_or_else(|| format!("it is one of {all}"));
-        invalid(value, format!("`{text}` is not known here"), Some(help), findings)
+        invalid(value, format!("`{text}` is not known here"), help, findings)
     })
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use mesh::{Diagnostics, Placement, Rule, resolve};
-use miette::{GraphicalReportHandler, GraphicalTheme};
+use miette::{Diagnostic as _, GraphicalReportHandler, GraphicalTheme};
 
 /// A mesh that resolves, and fills its one node to the last byte.
 const BASE: &str = r#"[mesh]
@@ -44,6 +44,7 @@ const CASES: &[Case] = &[
     ("an unclosed text", Rule::Syntax, &[("name = \"demo\"", "name = \"demo")]),
     ("a key twice", Rule::Syntax, &[("name = \"demo\"", "name = \"demo\"\nname = \"other\"")]),
     ("a port in quotes", Rule::WrongType, &[("port = 8200", "port = \"8200\"")]),
+    ("a truth value in quotes", Rule::WrongType, &[("port = 8200", "port = 8200\njit = \"true\"")]),
     ("a number among names", Rule::WrongType, &[("\"nats\"]", "7]")]),
     (
         "a text where a list should be",
@@ -86,6 +87,7 @@ const CASES: &[Case] = &[
     ),
     ("an artifact outside", Rule::InvalidValue, &[("port = 8200", "port = 8200\nartifact = \"../app\"")]),
     ("a prefix with a slash at its end", Rule::InvalidValue, &[("\"/stock\"", "\"/stock/\"")]),
+    ("a prefix with a space", Rule::InvalidValue, &[("\"/stock\"", "\"/the stock\"")]),
     ("a private prefix", Rule::InvalidValue, &[("\"/stock\"", "\"/internal/stock\"")]),
     ("an event without its aggregate", Rule::InvalidValue, &[("\"stock.>\"", "\"stock.*\"")]),
     (
@@ -283,6 +285,9 @@ fn each_rule_is_told_in_place_and_with_a_mend() {
     for (what, rule, edits) in CASES {
         let diagnostics = refused(&edited(edits), &Placement::Nodes);
         assert_eq!(rules(&diagnostics), BTreeSet::from([*rule]), "{what}:\n{}", rendered(&diagnostics));
+        // What is no TOML is told by its parser, which does not guess what was meant.
+        let has_mend = |finding: &mesh::Finding| finding.rule() == Rule::Syntax || finding.help().is_some();
+        assert!(diagnostics.findings().iter().all(has_mend), "{what}:\n{}", rendered(&diagnostics));
         writeln!(page, "─── {what} ───\n{}", rendered(&diagnostics)).unwrap();
     }
     insta::assert_snapshot!(page);

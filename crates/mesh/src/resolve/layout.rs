@@ -223,7 +223,10 @@ fn check_names(declaration: &Declaration, findings: &mut Findings) {
         }
         if *name == OPERATOR {
             let what = format!("`{OPERATOR}` is the name in the certificate of whoever operates the mesh");
-            findings.push(Finding::new(Rule::ReservedName, what).at(span.clone(), "choose another name"));
+            let finding = Finding::new(Rule::ReservedName, what)
+                .at(span.clone(), "choose another name")
+                .help("any other will do, such as `operations`; under this one it could pass for the operator");
+            findings.push(finding);
         }
     }
     for database in declaration.databases.iter() {
