@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 use mesh::{Template, plan::Runtime};
 use uuid::Uuid;
@@ -180,7 +183,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Init {
     /// How the program is started
-    #[arg(long, value_parser = runtime, value_name = "native|java|python|php|dotnet|node|wine")]
+    #[arg(long, value_parser = runtime(), value_name = "RUNTIME")]
     pub runtime: Option<Runtime>,
     /// The file to start, by its path from this folder down
     #[arg(long, value_name = "FILE")]
@@ -193,12 +196,10 @@ pub struct Init {
     pub force: bool,
 }
 
-fn runtime(word: &str) -> Result<Runtime, String> {
-    let found = Runtime::ALL.into_iter().find(|runtime| Template::of(*runtime).name == word);
-    found.ok_or_else(|| {
-        let names = Runtime::ALL.map(|runtime| Template::of(runtime).name).join(", ");
-        format!("there are {names}")
-    })
+fn runtime() -> impl TypedValueParser<Value = Runtime> {
+    let named = |word: String| Runtime::ALL.into_iter().find(|runtime| Template::of(*runtime).name == word);
+    PossibleValuesParser::new(Runtime::ALL.map(|runtime| Template::of(runtime).name))
+        .try_map(move |word| named(word).ok_or("there is no such runtime"))
 }
 
 /// How to start.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{Domain, Name};
 use crate::path::UrlPath;
+pub use crate::runtimes::Runtime;
 use crate::subject::Subject;
 use crate::units::{Bytes, MilliCpu, Millis, Port};
 
@@ -423,26 +424,6 @@ pub struct Service {
     pub after: Vec<Name>,
     /// Every copy up to the maximum.
     pub instances: Vec<Instance>,
-}
-
-/// How an executable is started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Runtime {
-    /// By itself.
-    Native,
-    /// By a Java virtual machine.
-    Java,
-    /// By CPython.
-    Python,
-    /// By PHP's command line.
-    Php,
-    /// By the .NET host.
-    Dotnet,
-    /// By Node.js.
-    Node,
-    /// By Wine: a Windows executable on Linux.
-    Wine,
 }
 
 /// What is started.
