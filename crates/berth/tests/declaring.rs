@@ -98,7 +98,7 @@ fn a_strangers_folder_becomes_containers_and_keeps_what_is_his() {
     assert!(read("docker/runtimes/java.Dockerfile").starts_with("# A Java archive"));
     assert!(read(".env").starts_with("COLOUR=blue\n"));
     assert!(read(".env").ends_with(&format!("\nBERTH_SOURCE={}\n", repository.display())));
-    assert_eq!(read(".dockerignore"), "notes\n.berth\n");
+    assert_eq!(read(".dockerignore"), "notes\n**/.berth\n");
 
     let own = ["docker/runtimes/java.Dockerfile", ".env", ".dockerignore"];
     fs::write(path(own[0]), "FROM scratch").unwrap();

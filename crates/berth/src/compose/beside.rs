@@ -20,11 +20,11 @@ use crate::{failure::Failure, project::Project, secrets::files};
 const SOURCE: &str = "BERTH_SOURCE";
 /// Part of the source, and of nothing else.
 const OWN_DOCKERFILE: &str = "docker/Dockerfile";
-/// Lines of a `.dockerignore` that keep out the folder of secrets.
-const KEPT_OUT: [&str; 7] = [".berth", ".berth/", "/.berth", "/.berth/", "**/.berth", "*", "**"];
+/// The line of a `.dockerignore` that keeps out the secrets of this mesh, and of any other in a folder below.
+const SECRETS: &str = "**/.berth";
 const IGNORED: &str = "\
 # What no image is to hold. Written by `berth compose`; it never writes over it.
-.berth
+**/.berth
 .env
 .git
 .venv
@@ -128,10 +128,10 @@ fn keep_secrets_out(root: &Path) -> Result<Option<String>, Failure> {
         files::replace_public(&path, IGNORED.as_bytes())?;
         return Ok(Some(format!("wrote {}", path.display())));
     };
-    if present.lines().any(|line| KEPT_OUT.contains(&line.trim())) {
+    if present.lines().any(|line| line.trim() == SECRETS) {
         return Ok(None);
     }
     let gap = if present.ends_with('\n') { "" } else { "\n" };
-    files::replace_public(&path, format!("{present}{gap}.berth\n").as_bytes())?;
-    Ok(Some(format!("added .berth, where secrets lie, to {}", path.display())))
+    files::replace_public(&path, format!("{present}{gap}{SECRETS}\n").as_bytes())?;
+    Ok(Some(format!("added {SECRETS}, where secrets lie, to {}", path.display())))
 }
