@@ -1,4 +1,8 @@
 //! What there is to run in somebody's folder, judged by the files that lie there. Nothing is executed.
+//!
+//! [`archive`] is which file Maven or Gradle will make, where there is none yet.
+
+mod archive;
 
 use std::{
     collections::BTreeMap,
@@ -8,6 +12,8 @@ use std::{
 };
 
 use mesh::{Template, plan::Runtime};
+
+use self::archive::Archive;
 
 /// A program that could be declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,13 +144,35 @@ fn java(files: &Files) -> Vec<Candidate> {
     if !jars.is_empty() {
         return jars.into_iter().map(|jar| there(Runtime::Java, jar, jar)).collect();
     }
-    let name = files.name();
     if files.has("pom.xml") {
-        return vec![to_build(Runtime::Java, format!("target/{name}.jar"), "pom.xml", "mvn package")];
+        return maven(files).into_iter().collect();
     }
-    let gradle = files.first(&["build.gradle", "build.gradle.kts"]);
-    let build = |because| to_build(Runtime::Java, format!("build/libs/{name}.jar"), because, "gradle build");
-    gradle.map(build).into_iter().collect()
+    files.first(&["build.gradle", "build.gradle.kts"]).map(|build| gradle(files, build)).into_iter().collect()
+}
+
+fn maven(files: &Files) -> Option<Candidate> {
+    const BUILD: &str = "mvn package";
+    match archive::of_maven(&files.text("pom.xml")) {
+        Archive::Named(file) => Some(to_build(Runtime::Java, format!("target/{file}"), "pom.xml", BUILD)),
+        Archive::Unnamed => Some(to_be_named(files, "target", "pom.xml", BUILD)),
+        Archive::None => None,
+    }
+}
+
+fn gradle(files: &Files, build: &str) -> Candidate {
+    const BUILD: &str = "gradle build";
+    let settings = files.first(&["settings.gradle", "settings.gradle.kts"]).map(|settings| files.text(settings));
+    let properties = files.text("gradle.properties");
+    match archive::of_gradle(&files.name(), settings.as_deref(), &files.text(build), &properties) {
+        Some(file) => to_build(Runtime::Java, format!("build/libs/{file}"), build, BUILD),
+        None => to_be_named(files, "build/libs", build, BUILD),
+    }
+}
+
+/// An archive whose name nothing here says.
+fn to_be_named(files: &Files, folder: &str, because: &str, build: &str) -> Candidate {
+    let guess = format!("{folder}/{}.jar", files.name());
+    to_build(Runtime::Java, guess, because, &format!("{build}, then name the jar it makes, here or by --artifact"))
 }
 
 fn dotnet(files: &Files) -> Vec<Candidate> {
@@ -222,13 +250,18 @@ fn script(files: &Files, runtime: Runtime, usual: &[&str], scripts: &[&str], mar
 }
 
 fn windows(files: &Files) -> Vec<Candidate> {
-    files.here(&[".exe"]).into_iter().map(|path| there(Runtime::Wine, path, path)).collect()
+    // Beside a library of its name it is what .NET starts that by on Windows.
+    let starts_by_itself = |path: &&str| !files.has(&path.replace(".exe", ".dll"));
+    let programs = files.ending(&[".exe"]).into_iter().filter(starts_by_itself);
+    programs.map(|path| there(Runtime::Wine, path, path)).collect()
 }
 
 fn executables(files: &Files) -> Vec<Candidate> {
     let is_program = |(path, may): &(&String, &bool)| **may && !path.starts_with('.') && !path.ends_with(".sh");
     let programs = files.files.iter().filter(is_program).map(|(path, _)| path.as_str());
     let programs = programs.filter(|path| !matches!(*path, "mvnw" | "gradlew" | "configure" | "berth"));
+    // What another runtime starts was not meant to be started by itself, whatever its permissions are.
+    let programs = programs.filter(|path| runtime_of(path) == Runtime::Native);
     programs.map(|path| there(Runtime::Native, path, path)).collect()
 }
 
@@ -246,27 +279,42 @@ mod tests {
 
     use super::*;
 
-    /// What lies in a folder called `pricing`, and what is found there, each as `runtime artifact`, with `*` when it must be built.
-    /// Files with what is in them, and what is found.
+    /// Files of a folder called `pricing` with what is in them, and what is found there: each as `runtime artifact`, with `*` when it must
+    /// be built, with `?` when nothing says what it will then be called.
     type Folder = (&'static [(&'static str, &'static str)], &'static [&'static str]);
 
     const FOLDERS: &[Folder] = &[
         (&[], &[]),
         (&[("README.md", ""), ("notes.txt", "")], &[]),
-        (&[("pom.xml", "")], &["java target/pricing.jar*"]),
+        (&[("pom.xml", "")], &["java target/pricing.jar?"]),
+        (&[("pom.xml", "<project><packaging>pom</packaging></project>")], &[]),
+        (
+            &[("pom.xml", "<project><artifactId>quote</artifactId><version>1.2</version></project>")],
+            &["java target/quote-1.2.jar*"],
+        ),
         (&[("pom.xml", ""), ("target/pricing-1.0.jar", "")], &["java target/pricing-1.0.jar"]),
         (
             &[("pom.xml", ""), ("target/a.jar", ""), ("target/a-sources.jar", ""), ("target/original-a.jar", "")],
             &["java target/a.jar"],
         ),
         (&[("build.gradle.kts", "")], &["java build/libs/pricing.jar*"]),
+        (&[("build.gradle", "version = release()")], &["java build/libs/pricing.jar?"]),
+        (
+            &[
+                ("build.gradle", "plugins {\n    id 'org.springframework.boot' version '3.5.0'\n}\nversion = '1.2'"),
+                ("settings.gradle", "rootProject.name = 'quote'"),
+            ],
+            &["java build/libs/quote-1.2.jar*"],
+        ),
         (&[("build.gradle", ""), ("build/libs/p.jar", ""), ("build/libs/p-plain.jar", "")], &["java build/libs/p.jar"]),
         (&[("a.jar", ""), ("b.jar", "")], &["java a.jar", "java b.jar"]),
         (&[("requirements.txt", ""), ("app.py", ""), ("tools.py", "")], &["python app.py"]),
         (&[("pyproject.toml", "")], &["python main.py*"]),
+        (&[("requirements.txt", "")], &["python main.py*"]),
         (&[("serve.py", ""), ("test_serve.py", ""), ("setup.py", "")], &["python serve.py"]),
         (&[("one.py", ""), ("two.py", "")], &["python one.py", "python two.py"]),
         (&[("composer.json", "{}"), ("public/index.php", "")], &["php public/index.php"]),
+        (&[("composer.json", "{}")], &["php public/index.php*"]),
         (&[("shop.php", "")], &["php shop.php"]),
         (&[("Shop.csproj", "")], &["dotnet publish/Shop.dll*"]),
         (&[("Shop.csproj", ""), ("publish/Shop.dll", ""), ("publish/Json.dll", "")], &["dotnet publish/Shop.dll"]),
@@ -281,6 +329,12 @@ mod tests {
         ),
         (&[("Cargo.toml", "[workspace]\nmembers = []")], &[]),
         (&[("Shop.exe", "")], &["wine Shop.exe"]),
+        (&[("build/hello.exe", "+x"), ("hello.c", ""), ("build.sh", "+x")], &["wine build/hello.exe"]),
+        (&[("build/hello.exe", "")], &["wine build/hello.exe"]),
+        (
+            &[("publish/Shop.exe", "+x"), ("publish/Shop.dll", "+x"), ("publish/Shop.runtimeconfig.json", "")],
+            &["dotnet publish/Shop.dll"],
+        ),
         (&[("quote", "+x"), ("build.sh", "+x"), ("mvnw", "+x")], &["native quote"]),
         (&[("main.py", "+x"), ("index.php", "")], &["php index.php", "python main.py"]),
     ];
@@ -306,7 +360,11 @@ mod tests {
             let (_parent, folder) = folder(files);
             let found = candidates(&folder).unwrap();
             let told = found.iter().map(|found| {
-                let mark = if found.build.is_some() { "*" } else { "" };
+                let mark = match found.build.as_deref() {
+                    None => "",
+                    Some(build) if build.contains("then name") => "?",
+                    Some(_) => "*",
+                };
                 format!("{} {}{mark}", Template::of(found.runtime).name, found.artifact)
             });
             assert_eq!(told.collect::<Vec<_>>(), *expected, "{files:?}");
