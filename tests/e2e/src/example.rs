@@ -4,6 +4,53 @@ use std::{env, fs, path::Path, process::Command};
 
 use crate::repository;
 
+/// A program of `examples/`, and what it takes to build it and to run it here.
+#[derive(Debug, Clone, Copy)]
+pub struct Example {
+    /// Its folder, which is also where its route begins.
+    pub name: &'static str,
+    /// What runs it and what builds it.
+    pub programs: &'static [&'static str],
+    /// Where those are from.
+    packages: &'static str,
+    /// The argument of its `build.sh`.
+    pub variant: Option<&'static str>,
+}
+
+impl Example {
+    const fn new(name: &'static str, programs: &'static [&'static str], packages: &'static str) -> Self {
+        Self { name, programs, packages, variant: None }
+    }
+
+    /// Whether everything it takes is installed; if not, it is said what is not.
+    pub fn can_run(&self) -> bool {
+        let missing = missing(self.programs);
+        if let Some(program) = missing {
+            eprintln!("skipped: {}: {program} is not installed ({})", self.name, self.packages);
+        }
+        missing.is_none()
+    }
+}
+
+/// An executable.
+pub const NATIVE: Example = Example::new("native", &["cc"], "apt-get install gcc libc6-dev");
+/// A jar.
+pub const JAVA: Example = Example::new("java", &["java", "javac", "jar"], "apt-get install default-jdk-headless");
+/// A Python script.
+pub const PYTHON: Example = Example::new("python", &["python3"], "apt-get install python3");
+/// A PHP script.
+pub const PHP: Example = Example::new("php", &["php"], "apt-get install php-cli");
+/// An assembly, by Microsoft's .NET.
+pub const DOTNET: Example = Example::new("dotnet", &["dotnet"], "dotnet-sdk-8.0, from Microsoft's package source");
+/// The same by the other implementation of .NET, which a declaration has to ask for.
+pub const MONO: Example =
+    Example { variant: Some("mono"), ..Example::new("dotnet", &["mono", "mcs"], "apt-get install mono-mcs") };
+/// A script for Node.js.
+pub const NODE: Example = Example::new("node", &["node"], "apt-get install nodejs");
+/// A Windows executable.
+pub const WINE: Example =
+    Example::new("wine", &["wine", "x86_64-w64-mingw32-gcc"], "apt-get install wine wine64 gcc-mingw-w64-x86-64");
+
 /// Copies an example into a folder, which is made if it is not there. Nothing is built.
 pub fn copy(name: &str, folder: &Path) {
     fs::create_dir_all(folder).expect("cannot make a folder");

@@ -62,6 +62,11 @@ impl Mesh {
         mesh
     }
 
+    /// An empty folder; nothing is declared yet.
+    pub fn undeclared() -> Self {
+        Self::in_folder(temporary_folder())
+    }
+
     fn in_folder(folder: PathBuf) -> Self {
         let _warden = Warden::of_mesh(program("berth"), &folder);
         Self { folder, _warden }

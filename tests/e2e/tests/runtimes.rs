@@ -6,7 +6,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use e2e::{Answer, Caller, Mesh, example};
+use e2e::{
+    Answer, Caller, Mesh,
+    example::{self, Example},
+};
 use nix::sys::signal::Signal;
 use reqwest::{Method, StatusCode};
 use sha2::{Digest, Sha256};
@@ -17,67 +20,55 @@ const INSTANCES: [&str; 2] = ["hello-1", "hello-2"];
 
 #[tokio::test]
 async fn native() {
-    runs("native", &["cc"], "gcc libc6-dev").await;
+    runs(&example::NATIVE, |_| {}).await;
 }
 
 #[tokio::test]
 async fn java() {
-    runs("java", &["java", "javac", "jar"], "default-jdk-headless").await;
+    runs(&example::JAVA, |_| {}).await;
 }
 
 #[tokio::test]
 async fn python() {
-    runs("python", &["python3"], "python3").await;
+    runs(&example::PYTHON, |_| {}).await;
 }
 
 #[tokio::test]
 async fn php() {
-    runs("php", &["php"], "php-cli").await;
+    runs(&example::PHP, |_| {}).await;
 }
 
 #[tokio::test]
 async fn dotnet() {
-    runs("dotnet", &["dotnet"], "dotnet-sdk-8.0, from Microsoft's package source").await;
+    runs(&example::DOTNET, |_| {}).await;
 }
 
-/// The same example by the other implementation of .NET, which its declaration has to ask for.
 #[tokio::test]
 async fn mono() {
-    if has_all("mono", &["mono", "mcs"], "mono-mcs") {
-        let mesh = Mesh::example("dotnet", |declaration| {
-            let hello = declaration.get_mut("services").and_then(|services| services.get_mut("hello")).unwrap();
-            let command: Vec<toml::Value> = vec!["mono".into(), "${ARTIFACT}".into()];
-            hello.as_table_mut().unwrap().insert("command".into(), command.into());
-        });
-        example::build(mesh.folder(), Some("mono"));
-        serves("dotnet", &mesh).await;
-    }
+    let by_mono = |declaration: &mut toml::Table| {
+        let hello = declaration.get_mut("services").and_then(|services| services.get_mut("hello")).unwrap();
+        let command: Vec<toml::Value> = vec!["mono".into(), "${ARTIFACT}".into()];
+        hello.as_table_mut().unwrap().insert("command".into(), command.into());
+    };
+    runs(&example::MONO, by_mono).await;
 }
 
 #[tokio::test]
 async fn node() {
-    runs("node", &["node"], "nodejs").await;
+    runs(&example::NODE, |_| {}).await;
 }
 
 #[tokio::test]
 async fn wine() {
-    runs("wine", &["wine", "x86_64-w64-mingw32-gcc"], "wine wine64 gcc-mingw-w64-x86-64").await;
+    runs(&example::WINE, |_| {}).await;
 }
 
-async fn runs(name: &str, programs: &[&str], packages: &str) {
-    if has_all(name, programs, packages) {
-        let mesh = Mesh::example(name, |_| {});
-        example::build(mesh.folder(), None);
-        serves(name, &mesh).await;
+async fn runs(example: &Example, change: impl FnOnce(&mut toml::Table)) {
+    if example.can_run() {
+        let mesh = Mesh::example(example.name, change);
+        example::build(mesh.folder(), example.variant);
+        serves(example.name, &mesh).await;
     }
-}
-
-fn has_all(name: &str, programs: &[&str], packages: &str) -> bool {
-    let missing = example::missing(programs);
-    if let Some(program) = missing {
-        eprintln!("skipped: {name}: {program} is not installed (apt-get install {packages})");
-    }
-    missing.is_none()
 }
 
 async fn serves(name: &str, mesh: &Mesh) {
