@@ -19,7 +19,6 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
-label='LABEL berth.stand-in=true'
 
 say() { printf '\033[1mstand-ins:\033[0m %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -44,11 +43,24 @@ runtimes() {
     if has python3; then echo python; fi
 }
 
-# missing NAME...: those that the engine does not have and cannot get.
+# mark NAME: what a stand-in's label says. The one that compiles has the crates of one Cargo.lock, compiled by one Rust.
+mark() {
+    case $1 in
+        BUILDER) { rustc --version && cat "$root/Cargo.lock"; } | sha256sum | cut -c 1-16 ;;
+        *) echo yes ;;
+    esac
+}
+
+# marked NAME: that label of the image that is there; nothing for a real one.
+marked() { docker image inspect --format '{{with .Config.Labels}}{{index . "berth.stand-in"}}{{end}}' "$(tag "$1")" 2>/dev/null; }
+
+# missing NAME...: those that the engine does not have, or of which it has a stand-in for something older, and that it cannot get.
 missing() {
-    local image
+    local image label
     for image in "$@"; do
-        docker image inspect "$(tag "$image")" >/dev/null 2>&1 && continue
+        if label=$(marked "$image"); then
+            if [ -z "$label" ] || [ "$label" = "$(mark "$image")" ]; then continue; fi
+        fi
         timeout 600 docker pull --quiet "$(tag "$image")" >/dev/null 2>&1 || echo "$image"
     done
 }
@@ -150,20 +162,20 @@ wine() {
 }
 
 make() {
-    local image
+    local image label
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     for image in $(missing "$@"); do
         say "making $(tag "$image"), which cannot be pulled"
+        label="LABEL berth.stand-in=$(mark "$image")"
         "$image" "$(tag "$image")"
     done
 }
 
 remove() {
-    local image label
+    local image
     for image in $(own) $(runtimes); do
-        label=$(docker image inspect --format '{{index .Config.Labels "berth.stand-in"}}' "$(tag "$image")" 2>/dev/null || true)
-        if [ "$label" = true ]; then docker rmi "$(tag "$image")"; fi
+        if [ -n "$(marked "$image")" ]; then docker rmi "$(tag "$image")"; fi
     done
 }
 
