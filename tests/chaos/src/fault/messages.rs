@@ -75,7 +75,7 @@ pub(super) async fn poison(scene: &Scene<'_>, dice: &mut ChaCha8Rng) -> Result<S
                 .await?;
         }
         "no such command" => inject(scene, "documents.stock.explode", id, 1, Value::Null).await?,
-        "no such saga" => inject(scene, "items.reservation.reserved", id, 1, json!({ "order_id": id })).await?,
+        "no such saga" => inject(scene, "items.reservation.taken", id, 1, json!({ "order_id": id })).await?,
         _ => inject(scene, "documents.stock.take", id, 1, json!({ "order_id": 7 })).await?,
     }
     Ok(format!("a message was injected: {kind}"))
