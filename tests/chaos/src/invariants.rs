@@ -420,7 +420,7 @@ async fn inboxes(world: &World, poison: &[Poison]) -> Result<Vec<String>> {
         let owed = producer.all("SELECT id, subject FROM outbox", &[]).await?;
         for consumer in &stream.consumers {
             let name = format!("{}/{}", &*stream.name, &*consumer.name);
-            let wants = |subject: &str| consumer.filters.iter().any(|filter| matches(filter, subject));
+            let wants = |subject: &str| consumer.filters.iter().any(|filter| outbox::matches(filter, subject));
             let owed: BTreeSet<Uuid> = owed.iter().filter(|row| wants(row.get(1))).map(|row| row.get(0)).collect();
             let Ok(database) = world.database(&consumer.name) else { continue };
             let sql = "SELECT message_id, count(*) FROM inbox WHERE consumer = $1 GROUP BY message_id";
@@ -454,18 +454,6 @@ async fn audit(world: &World) -> Result<Vec<String>> {
         match answer.body.get("next").and_then(Value::as_i64) {
             Some(next) => from = next,
             None => return Ok(contradictions),
-        }
-    }
-}
-
-/// Whether a NATS pattern matches a subject.
-fn matches(pattern: &str, subject: &str) -> bool {
-    let (mut pattern, mut subject) = (pattern.split('.'), subject.split('.'));
-    loop {
-        match (pattern.next(), subject.next()) {
-            (Some(">"), Some(_)) | (None, None) => return true,
-            (Some(wanted), Some(word)) if wanted == "*" || wanted == word => {}
-            _ => return false,
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::{
     connections::{end_sessions, write},
-    either_side, moment,
+    either_side, keep_away, moment,
     nats::copy_folder,
 };
 use crate::world::{DOCUMENTS, ITEMS, World};
@@ -23,11 +23,7 @@ pub(super) async fn kill(world: &World, dice: &mut ChaCha8Rng) -> Result<String>
     let names: Vec<String> = world.plan().databases.iter().map(|database| database.name.to_string()).collect();
     let unit = names.choose(dice).context("there is no database")?;
     let away = moment(dice, 500, 8000);
-    let _claims = world.claim(&[unit]).await?;
-    let (old, held) = world.kill_and_hold(unit)?;
-    sleep(away).await;
-    drop(held);
-    world.healed(unit, old).await?;
+    keep_away(world, unit, away).await?;
     Ok(format!("{unit} was killed, and away for {away:?}"))
 }
 

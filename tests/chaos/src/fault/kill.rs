@@ -12,7 +12,7 @@ use nix::{
 use rand::seq::IndexedRandom as _;
 use tokio::time::{Instant, sleep};
 
-use super::{either_side, moment};
+use super::{either_side, keep_away, moment};
 use crate::world::World;
 
 /// Longest time for another instance to take over: the stream's answers, then the database's patience with the old leader.
@@ -22,11 +22,7 @@ pub(super) async fn any(world: &World, dice: &mut ChaCha8Rng) -> Result<String> 
     let units: Vec<String> = world.units().into_iter().map(|unit| unit.name).collect();
     let unit = units.choose(dice).context("there is nobody to kill")?;
     let away = moment(dice, 0, 3000);
-    let _claims = world.claim(&[unit]).await?;
-    let (old, held) = world.kill_and_hold(unit)?;
-    sleep(away).await;
-    drop(held);
-    world.healed(unit, old).await?;
+    keep_away(world, unit, away).await?;
     Ok(format!("{unit} was killed, and away for {away:?}"))
 }
 

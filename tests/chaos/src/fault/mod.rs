@@ -15,6 +15,7 @@ use anyhow::Result;
 use chacha20::ChaCha8Rng;
 use clap::ValueEnum;
 use rand::RngExt as _;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::{clients::Catalogue, history::History, world::World};
@@ -138,6 +139,15 @@ impl Fault {
 /// A time from `least` to `most` milliseconds.
 fn moment(dice: &mut ChaCha8Rng, least: u64, most: u64) -> Duration {
     Duration::from_millis(dice.random_range(least..=most))
+}
+
+/// Kills a unit, and lets it come back after this time.
+async fn keep_away(world: &World, unit: &str, away: Duration) -> Result<()> {
+    let _claims = world.claim(&[unit]).await?;
+    let (old, held) = world.kill_and_hold(unit)?;
+    sleep(away).await;
+    drop(held);
+    world.healed(unit, old).await
 }
 
 /// A UUID that the seed decides.

@@ -9,18 +9,14 @@ use nix::sys::signal::Signal;
 use rand::RngExt as _;
 use tokio::time::sleep;
 
-use super::{either_side, moment};
+use super::{either_side, keep_away, moment};
 use crate::world::World;
 
 const UNIT: &str = "nats";
 
 pub(super) async fn kill(world: &World, dice: &mut ChaCha8Rng) -> Result<String> {
     let away = moment(dice, 0, 8000);
-    let _claims = world.claim(&[UNIT]).await?;
-    let (old, held) = world.kill_and_hold(UNIT)?;
-    sleep(away).await;
-    drop(held);
-    world.healed(UNIT, old).await?;
+    keep_away(world, UNIT, away).await?;
     Ok(format!("the event server was killed, and away for {away:?}"))
 }
 
