@@ -236,29 +236,23 @@ impl Stack {
         .await;
     }
 
-    /// Somebody without a token.
-    pub async fn anonymous(&self) -> Caller {
+    /// Somebody without a token, and these demo users, logged in.
+    pub async fn callers<const N: usize>(&self, users: [&str; N]) -> (Caller, [Caller; N]) {
         let (outside, plan) = engine::access(&self.project).await.expect("the containers show no certificate");
         let pem = fs::read(outside.ca()).expect("no certificate");
         let authority = Certificate::from_pem(&pem).expect("the authority is no certificate");
-        Caller::new(plan.gateway.public_url.to_string(), authority, None)
-    }
-
-    /// Logs a demo user in.
-    pub async fn user(&self, name: &str) -> Caller {
-        let (outside, plan) = engine::access(&self.project).await.expect("the containers show no users");
-        let token = login::access_token(&outside, &plan, name).await.expect("no token");
-        self.anonymous().await.with_token(&token)
+        let anonymous = Caller::new(plan.gateway.public_url.to_string(), authority, None);
+        let mut known = users.map(|_| anonymous.clone());
+        for (caller, name) in known.iter_mut().zip(users) {
+            *caller = anonymous.with_token(&login::access_token(&outside, &plan, name).await.expect("no token"));
+        }
+        (anonymous, known)
     }
 
     /// Logs the shop's people in.
     pub async fn shop(&self) -> Shop {
-        Shop {
-            alice: self.user("alice").await,
-            bob: self.user("bob").await,
-            carol: self.user("carol").await,
-            mallory: self.user("mallory").await,
-        }
+        let (_, [alice, bob, carol, mallory]) = self.callers(["alice", "bob", "carol", "mallory"]).await;
+        Shop { alice, bob, carol, mallory }
     }
 
     /// The plan that the containers run.

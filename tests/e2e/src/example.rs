@@ -10,7 +10,7 @@ pub struct Example {
     /// Its folder, which is also where its route begins.
     pub name: &'static str,
     /// What runs it and what builds it.
-    pub programs: &'static [&'static str],
+    programs: &'static [&'static str],
     /// Where those are from.
     packages: &'static str,
     /// The argument of its `build.sh`.
@@ -75,7 +75,7 @@ pub fn build(folder: &Path, variant: Option<&str>) {
 }
 
 /// The first of these programs that is not on PATH.
-pub fn missing<'a>(programs: &[&'a str]) -> Option<&'a str> {
+fn missing<'a>(programs: &[&'a str]) -> Option<&'a str> {
     let path = env::var_os("PATH").unwrap_or_default();
     let is_there = |program: &str| env::split_paths(&path).any(|folder| folder.join(program).is_file());
     programs.iter().find(|program| !is_there(program)).copied()
