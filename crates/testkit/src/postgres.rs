@@ -14,6 +14,8 @@ use tokio_postgres::NoTls;
 
 use crate::{eventually, process::Process, random_loopback};
 
+mod template;
+
 const PORT: u16 = 5432;
 const PASSWORD: &str = "only-for-this-test";
 const ROLE: &str = "tester";
@@ -155,14 +157,24 @@ impl Postgres {
 
 /// Makes the data folder. Without TLS the role may do everything: tests make databases freely and cut connections.
 fn prepare(server: &servers::postgres::Postgres, role: &str) -> Result<(), servers::Error> {
-    server.prepare(Owner { role, database: FIRST, password: PASSWORD })?;
+    let owner = Owner { role, database: FIRST, password: PASSWORD };
     if server.tls.is_some() {
-        return Ok(());
+        return server.prepare(owner);
     }
-    server.execute_offline(&format!("ALTER ROLE {ROLE} SUPERUSER;\n\n"))?;
+    if server.durable {
+        make(server, owner)?;
+    } else {
+        template::copy_or_make(server, || make(server, owner))?;
+        server.prepare(owner)?;
+    }
     let rule = format!("host all {ROLE} all scram-sha-256\n");
     fs::write(server.data.join("pg_hba.conf"), rule).expect("cannot write pg_hba.conf");
     Ok(())
+}
+
+fn make(server: &servers::postgres::Postgres, owner: Owner<'_>) -> Result<(), servers::Error> {
+    server.prepare(owner)?;
+    server.execute_offline(&format!("ALTER ROLE {ROLE} SUPERUSER;\n\n"))
 }
 
 async fn ready(server: &servers::postgres::Postgres, process: &mut Process) -> bool {
