@@ -3,15 +3,17 @@
 # and the same compose file run where no image registry can be reached.
 #
 #   tests/compose/stand-ins.sh [NAME...]   pulls what is missing, and makes a stand-in of what cannot be pulled
+#   tests/compose/stand-ins.sh --tests     the same, but the builder is one that compiles nothing, if such a one is of use here
 #   tests/compose/stand-ins.sh --missing   only names which of the first four below are missing and cannot be pulled
 #   tests/compose/stand-ins.sh --remove    removes the stand-ins: the next build pulls the real images
 #
 # An image that the engine has under such a tag is left alone. A stand-in has the label berth.stand-in; each is made of
 #
-#   builder    Debian bookworm with gcc, this machine's Rust, its cache of crates, and what it has compiled of them
-#   base       the C library and a nonroot account, of Debian bookworm
-#   database   Debian bookworm with its PostgreSQL, which is 15 and not 17
-#   events     this machine's nats-server, which must be linked statically
+#   BUILDER    Debian bookworm with gcc, this machine's Rust and its cache of crates
+#   BASE       the C library and a nonroot account, of Debian bookworm
+#   POSTGRES   Debian bookworm with its PostgreSQL, which is 15 and not 17
+#   NATS       this machine's nats-server, which must be linked statically
+#   COMPILED   in the place of BUILDER: Debian bookworm with the programs that were built here for the tests
 #   runtimes   Debian bookworm with its interpreter; those whose programs this machine has too, and no others
 #
 # It needs root on Debian (or a system with mmdebstrap), and a Debian mirror.
@@ -19,6 +21,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+programs=${CARGO_TARGET_DIR:-$root/target}/debug
 
 say() { printf '\033[1mstand-ins:\033[0m %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -28,25 +31,33 @@ has() { type -P "$1" >/dev/null; }
 # tag NAME: the image that this argument of the Dockerfile names, or that the Dockerfile of this runtime begins with.
 tag() {
     case $1 in
+        COMPILED) echo berth-stand-in/compiled ;;
         [A-Z]*) sed -n "s/^ARG $1=//p" "$root/docker/Dockerfile" ;;
         mono) sed -n 's/^base = "\(.*\)"/\1/p' "$root/tests/compose/tests/containers/runtimes.toml" ;;
         *) sed -n 's/^ARG BASE=//p' "$root/docker/runtimes/$1.Dockerfile" ;;
     esac
 }
 
-own() { printf '%s\n' BUILDER BASE POSTGRES NATS; }
-
 runtimes() {
     local runtime
     echo native
-    for runtime in java php node mono wine; do if has "$runtime"; then echo "$runtime"; fi; done
+    # The one that takes longest comes first.
+    for runtime in wine java php node mono; do if has "$runtime"; then echo "$runtime"; fi; done
     if has python3; then echo python; fi
 }
 
-# mark NAME: what a stand-in's label says. The one that compiles has the crates of one Cargo.lock, compiled by one Rust.
+# The builder for the tests. What was built here runs upon a C library that is not older.
+compiler() {
+    local have
+    have=$(getconf GNU_LIBC_VERSION)
+    if [ "$(printf '%s\n' "$have" 'glibc 2.36' | sort -V | tail -n 1)" = 'glibc 2.36' ]; then echo COMPILED; else echo BUILDER; fi
+}
+
+# mark NAME: what a stand-in's label says: which crates, which Rust, which programs are in it.
 mark() {
     case $1 in
         BUILDER) { rustc --version && cat "$root/Cargo.lock"; } | sha256sum | cut -c 1-16 ;;
+        COMPILED) built | sort | xargs -d '\n' cat | sha256sum | cut -c 1-16 ;;
         *) echo yes ;;
     esac
 }
@@ -100,7 +111,7 @@ system() {
     # Links that the packages would make when set up.
     ln -sf dash "$work/system/bin/sh"
     ln -sf gcc "$work/system/usr/bin/cc"
-    mkdir -p "$work/system/root/.cargo" "$work/system/src/target/debug"
+    mkdir -p "$work/system/root/.cargo"
 }
 
 POSTGRES() {
@@ -114,22 +125,45 @@ NATS() {
     tar -C "$(dirname "$program")" -c nats-server | docker import --change "$label" --change 'ENTRYPOINT ["/nats-server"]' - "$1" >/dev/null
 }
 
-# Cargo compiles in the image as everywhere; what this machine has compiled already is not compiled again.
+# Cargo compiles in the image as everywhere.
 BUILDER() {
-    local container compiled=${CARGO_TARGET_DIR:-$root/target}/debug cargo=${CARGO_HOME:-$HOME/.cargo}
-    cargo fetch --quiet --locked --manifest-path "$root/Cargo.toml" --target "$(rustc --version --verbose | sed -n 's/^host: //p')"
+    local container cargo=${CARGO_HOME:-$HOME/.cargo}
+    cargo fetch --quiet --locked --manifest-path "$root/Cargo.toml" --target "$(host)"
     system
     import berth-stand-in "$work/system"
     container=$(docker create berth-stand-in true)
     tar -C "$(rustc --print sysroot)" -c bin/cargo bin/rustc lib | docker cp - "$container:/usr/local"
     tar -C "$cargo" -c registry | docker cp - "$container:/root/.cargo"
-    if [ -d "$compiled/deps" ]; then
-        (cd "$compiled" && find .fingerprint build deps -type f \( -path 'deps/*.*' -o ! -path 'deps/*' \) -print0) |
-            tar -C "$compiled" --null --files-from - -c | docker cp - "$container:/src/target/debug"
-    fi
     docker commit --change "$label" --change 'ENV CARGO_HOME=/root/.cargo CARGO_NET_OFFLINE=true' "$container" "$1" >/dev/null
     docker rm "$container" >/dev/null
     docker rmi berth-stand-in >/dev/null
+}
+
+host() { rustc --version --verbose | sed -n 's/^host: //p'; }
+
+# The programs that the tests run; the static probe apart.
+built() { find "$programs" -maxdepth 1 -type f -executable; }
+
+# Its `cargo build` hands out what was built outside. It takes all other words for granted, but for --target.
+COMPILED() {
+    local program
+    debian "$work/compiled" dash coreutils findutils
+    ln -sf dash "$work/compiled/bin/sh"
+    mkdir -p "$work"/compiled/{programs,static,usr/local/bin}
+    built | while IFS= read -r program; do strip -o "$work/compiled/programs/$(basename "$program")" "$program"; done
+    RUSTFLAGS='-C target-feature=+crt-static' \
+        cargo build --quiet --locked --manifest-path "$root/Cargo.toml" -p probe --target "$(host)" --target-dir "$work/static"
+    cp "$work/static/$(host)/debug/probe" "$work/compiled/static"
+    cat >"$work/compiled/usr/local/bin/cargo" <<'SCRIPT'
+#!/bin/sh
+case " $* " in
+    *' --target '*) mkdir -p target/static/debug && cp /static/* target/static/debug ;;
+    *) mkdir -p target/debug && cp /programs/* target/debug ;;
+esac
+SCRIPT
+    printf '#!/bin/sh\necho host: static\n' >"$work/compiled/usr/local/bin/rustc"
+    chmod +x "$work"/compiled/usr/local/bin/*
+    import "$1" "$work/compiled"
 }
 
 native() { BASE "$1"; }
@@ -174,23 +208,23 @@ make() {
 
 remove() {
     local image
-    for image in $(own) $(runtimes); do
+    for image in BUILDER COMPILED BASE POSTGRES NATS $(runtimes); do
         if [ -n "$(marked "$image")" ]; then docker rmi "$(tag "$image")"; fi
     done
 }
 
+# all BUILDER: everything, with this builder.
+all() {
+    make "$1" BASE POSTGRES NATS
+    # Without the image of a runtime, its examples are left out.
+    runtimes | xargs --max-args 1 --max-procs 2 "$0" || say "of a runtime that failed there will be no image"
+}
+
 case ${1-} in
-    --missing)
-        # shellcheck disable=SC2046
-        missing $(own)
-        ;;
+    --missing) missing BUILDER BASE POSTGRES NATS ;;
     --remove) remove ;;
-    -*) die "usage: $0 [NAME... | --missing | --remove]" ;;
-    '')
-        # shellcheck disable=SC2046
-        make $(own)
-        # Without the image of a runtime, its examples are left out.
-        for runtime in $(runtimes); do "$0" "$runtime" || say "there will be no image for $runtime"; done
-        ;;
+    --tests) all "$(compiler)" ;;
+    -*) die "usage: $0 [NAME... | --tests | --missing | --remove]" ;;
+    '') all BUILDER ;;
     *) make "$@" ;;
 esac

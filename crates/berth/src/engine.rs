@@ -21,10 +21,10 @@ pub async fn access(project: &Project) -> Result<(Project, Plan), Failure> {
     let outside = project.in_containers();
     outside.create_folders().map_err(|error| Failure::io("cannot make the folder .berth/compose", error))?;
     let program = program().await?;
-    for (what, path) in [("ca", outside.ca()), ("users", outside.users())] {
-        let text = shown(&program, project.root(), what).await?;
-        files::replace(&path, text.as_bytes())?;
-    }
+    let (ca, users) =
+        tokio::try_join!(shown(&program, project.root(), "ca"), shown(&program, project.root(), "users"))?;
+    files::replace(&outside.ca(), ca.as_bytes())?;
+    files::replace(&outside.users(), users.as_bytes())?;
     Ok((outside, plan))
 }
 

@@ -9,12 +9,11 @@
 )]
 
 use std::{
-    collections::BTreeMap,
     fs,
     time::{Duration, Instant},
 };
 
-use compose::{Container, Stack};
+use compose::Stack;
 
 const IDLE: Duration = Duration::from_secs(60);
 const MEBIBYTE: f64 = 1_048_576.0;
@@ -57,16 +56,16 @@ fn sizes(stack: &Stack) {
 /// that could be dropped aside.
 fn memory(stack: &Stack) {
     let whole = stack.memory();
-    let containers: BTreeMap<String, Container> =
-        stack.containers().into_iter().map(|container| (container.text("/Name").to_owned(), container)).collect();
+    let mut containers = stack.containers();
+    containers.sort_by_key(|container| container.text("/Name").to_owned());
     println!("\n| container | resident, MiB | whole, MiB | limit, MiB |\n|---|--:|--:|--:|");
     let mut sum = 0.0;
-    for (name, container) in &containers {
+    for (container, resident) in containers.iter().zip(stack.resident(&containers)) {
         let used = whole.get(container.id()).copied().unwrap();
         sum += used;
         let limit = container.number("/HostConfig/Memory") >> 20;
-        let resident = stack.resident(container) / MEBIBYTE;
-        println!("| {} | {resident:.1} | {:.1} | {limit} |", name.trim_start_matches('/'), used / MEBIBYTE);
+        let name = container.text("/Name").trim_start_matches('/');
+        println!("| {name} | {:.1} | {:.1} | {limit} |", resident / MEBIBYTE, used / MEBIBYTE);
     }
     println!("| together | | {:.0} | |", sum / MEBIBYTE);
 }

@@ -35,11 +35,13 @@ impl Stack {
         text.lines().filter_map(|line| line.split_once(' ')).map(|(id, used)| (id.to_owned(), bytes(used))).collect()
     }
 
-    /// Resident bytes of the container's first process.
-    pub fn resident(&self, container: &Container) -> f64 {
-        let status = self.on_host(&format!("cat /proc/{}/status", container.pid()));
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
-        number(line.trim_end_matches("kB")) * 1024.0
+    /// Resident bytes of the first process of each container.
+    pub fn resident(&self, containers: &[Container]) -> Vec<f64> {
+        let resident = |status: &String| {
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+            number(line.trim_end_matches("kB")) * 1024.0
+        };
+        self.statuses(containers).iter().map(resident).collect()
     }
 }
 

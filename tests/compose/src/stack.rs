@@ -147,17 +147,36 @@ impl Stack {
         output.status.code().unwrap_or_else(|| panic!("{args:?}: {output:?}"))
     }
 
-    /// A secret of a container.
-    pub fn credential(&self, container: &Container, file: &str) -> String {
-        self.on_host(&format!("cat /proc/{}/root{CREDENTIALS}/{file}", container.pid()))
+    /// What these files of the host hold.
+    fn host_files(&self, paths: &[String]) -> Vec<String> {
+        let commands = format!("for path in {}; do cat $path && printf '\\0' || exit; done", paths.join(" "));
+        let texts: Vec<String> = self.on_host(&commands).split_terminator('\0').map(str::to_owned).collect();
+        assert_eq!(texts.len(), paths.len(), "a file holds a NUL");
+        texts
+    }
+
+    /// What the kernel says of the first process of each container: proc_pid_status(5).
+    pub fn statuses(&self, containers: &[Container]) -> Vec<String> {
+        let paths: Vec<String> =
+            containers.iter().map(|container| format!("/proc/{}/status", container.pid())).collect();
+        self.host_files(&paths)
+    }
+
+    /// Secrets: each of a container, and the name of a file.
+    pub fn credentials(&self, wanted: &[(&Container, &str)]) -> Vec<String> {
+        let path =
+            |(container, file): &(&Container, &str)| format!("/proc/{}/root{CREDENTIALS}/{file}", container.pid());
+        self.host_files(&wanted.iter().map(path).collect::<Vec<_>>())
     }
 
     /// A client that is the gateway to the services.
     pub fn member(&self) -> Client {
         let gateway = self.container("gateway");
-        let pem = |file: &str| self.credential(&gateway, file).into_bytes();
-        let authority = Certificate::from_pem(&pem("mesh-ca.pem")).expect("the authority is no certificate");
-        let identity = Identity::from_pem(&[pem("tls-cert.pem"), pem("tls-key.pem")].concat());
+        let files = ["mesh-ca.pem", "tls-cert.pem", "tls-key.pem"].map(|file| (&gateway, file));
+        let pems = self.credentials(&files);
+        let (authority, identity) = pems.split_first().expect("there are three files");
+        let authority = Certificate::from_pem(authority.as_bytes()).expect("the authority is no certificate");
+        let identity = Identity::from_pem(identity.concat().as_bytes());
         // Members know one another by SPIFFE IDs.
         let builder = Client::builder().tls_certs_only([authority]).tls_danger_accept_invalid_hostnames(true);
         builder.identity(identity.expect("no certificate")).build().expect("cannot build a client")

@@ -1,22 +1,29 @@
 //! The shop in containers: it comes up, orders go through, it is confined, it scales, it heals, and it keeps what it knows.
-//! Beside it, [`runtimes`]: programs of every kind; and [`file`]: who takes the compose file.
+//! Beside it, [`runtimes`]: programs of every kind; [`file`]: who takes the compose file; and [`sources`]: what images are built of.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test")]
 
 mod file;
 mod runtimes;
+mod sources;
 
 use compose::Stack;
 use e2e::Shop;
 use serde_json::Value;
 
-/// Compiled as tests are: what goes into a registry is built in the profile `dist`, which takes several times as long. Examples are not
-/// looked at, but with them dependencies get the features that they have in tests, and need not be compiled anew.
-const BUILD: &[&str] = &["PROFILE=dev", "TARGETS=--bins --examples"];
+/// Compiled as tests are: what goes into a registry is built in the profile `dist`, which takes several times as long.
+const DEV: &str = "PROFILE=dev";
+/// The builder that compiles nothing, where `stand-ins.sh` has made it.
+const COMPILED: &str = "berth-stand-in/compiled";
+
+fn build(stack: &Stack) {
+    let builder = compose::has_image(COMPILED).then(|| format!("BUILDER={COMPILED}"));
+    stack.build(&[Some(DEV), builder.as_deref()].into_iter().flatten().collect::<Vec<_>>());
+}
 
 #[tokio::test]
 async fn the_shop_runs_in_containers() {
     let stack = Stack::shop_of_this_repository().await;
-    stack.build(BUILD);
+    build(&stack);
     stack.up().await;
     the_walkthrough_works(&stack);
     let shop = stack.shop().await;
@@ -62,9 +69,9 @@ fn nothing_but_the_gateway_is_published(stack: &Stack) {
 
 /// What the kernel says of each process, and not what the compose file asks for.
 fn every_process_is_confined(stack: &Stack) {
-    for container in stack.containers() {
+    let containers = stack.containers();
+    for (container, status) in containers.iter().zip(stack.statuses(&containers)) {
         let service = container.service();
-        let status = stack.on_host(&format!("cat /proc/{}/status", container.pid()));
         let field = |name: &str| -> Vec<&str> {
             let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             line.unwrap_or_else(|| panic!("{service}: no {name} in {status}")).split_whitespace().collect()
@@ -104,11 +111,13 @@ fn secrets_are_files(stack: &Stack) {
         assert!(name(own).ends_with(&format!("_credentials-{service}")), "{service}: {own}");
         assert_eq!(own.get("RW"), Some(&Value::Bool(false)), "{service}");
     }
-    for database in &stack.plan().databases {
-        let password = stack.credential(&stack.container(&database.name), "database-password");
-        assert!(password.trim().len() >= 16, "{}", database.name);
-        let told = containers.iter().find(|container| container.to_string().contains(password.trim()));
-        assert!(told.is_none(), "the password of {} is in the description of a container", database.name);
+    let databases = stack.plan().databases.iter().map(|database| stack.container(&database.name)).collect::<Vec<_>>();
+    let wanted: Vec<_> = databases.iter().map(|database| (database, "database-password")).collect();
+    for (database, password) in databases.iter().zip(stack.credentials(&wanted)) {
+        let (name, password) = (database.service(), password.trim());
+        assert!(password.len() >= 16, "{name}");
+        let told = containers.iter().find(|container| container.to_string().contains(password));
+        assert!(told.is_none(), "the password of {name} is in the description of a container");
     }
 }
 

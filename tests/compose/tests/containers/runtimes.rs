@@ -13,7 +13,7 @@ use e2e::{
 use reqwest::{Method, StatusCode};
 use testkit::eventually;
 
-use crate::BUILD;
+use crate::build;
 
 /// The mesh, if all examples can run.
 const DECLARATION: &str = include_str!("runtimes.toml");
@@ -27,7 +27,7 @@ async fn every_kind_of_program_runs_in_containers() {
     let examples: Vec<&Example> = EXAMPLES.iter().filter(|example| can_run(example)).collect();
     assert!(!examples.is_empty(), "nothing can run here");
     let stack = Stack::of(|folder| declare(&examples, folder)).await;
-    stack.build(BUILD);
+    build(&stack);
     stack.up().await;
     let (anonymous, [alice]) = stack.callers(["alice"]).await;
     for Example { name, .. } in examples {
