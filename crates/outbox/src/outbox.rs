@@ -99,9 +99,7 @@ impl Outbox {
     /// [`Error`] says what cannot be published, or what the database answered.
     pub async fn put<T: Serialize + Sync>(tx: &Transaction<'_>, event: NewEvent<'_, T>) -> Result<Uuid, Error> {
         let NewEvent { subject, aggregate_id, saga, initiator, trace, data } = event;
-        let Some(aggregate_type) = kind(subject) else {
-            return Err(Error::Subject(subject.to_owned()));
-        };
+        let aggregate_type = kind(subject).ok_or_else(|| Error::Subject(subject.to_owned()))?;
         let data = serde_json::value::to_raw_value(&data)?;
         if data.get().len() > MAX_DATA {
             return Err(Error::TooLarge { subject: subject.to_owned(), bytes: data.get().len() });
@@ -131,6 +129,16 @@ impl Outbox {
         )
         .await?;
         Ok(id)
+    }
+
+    /// The version of the last event of an aggregate of the type that the subject names; 0 if it has none.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub async fn version(tx: &Transaction<'_>, subject: &str, aggregate_id: Uuid) -> Result<i64, Error> {
+        let aggregate_type = kind(subject).ok_or_else(|| Error::Subject(subject.to_owned()))?;
+        let sql = "SELECT version FROM outbox_aggregates WHERE aggregate_type = $1 AND aggregate_id = $2";
+        Ok(tx.optional(sql, &[&aggregate_type, &aggregate_id]).await?.map_or(0, |row| row.get(0)))
     }
 
     /// Records events that tell of no other change, in a transaction of their own, and wakes the relay.

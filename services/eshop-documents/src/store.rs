@@ -532,24 +532,26 @@ async fn sweep(tx: &Transaction<'_>, batch: i64) -> Result<usize, Error> {
 
 /// What an answer of item management does, in the transaction that records its arrival.
 ///
-/// A saga that is not known was lost with an older state of this database: stock that is held for it is released.
-///
 /// # Errors
 /// [`Error::NotFound`] when no saga has this id and what was done cannot be undone; [`Error::Illegal`] when its table has no such
 /// step.
 pub async fn answer(tx: &Transaction<'_>, id: Uuid, event: &saga::Event, cause: &Cause) -> Result<(), Error> {
-    let Some(saga) = lock_saga(tx, id).await? else {
-        return match event {
-            saga::Event::Reserved => {
-                emit(tx, id, cause, &Release { order_id: id, reason: ReleaseReason::Unknown }).await
-            }
-            saga::Event::Refused(_) | saga::Event::Released => Ok(()),
-            _ => Err(Error::NotFound),
-        };
-    };
+    let Some(saga) = lock_saga(tx, id).await? else { return disown(tx, id, event, cause).await };
     advance(tx, &saga, event, cause).await?;
     failpoint!(failpoints::DECIDE);
     Ok(())
+}
+
+/// Answers for a saga that is not known. It was lost when this database was put back to an older state, because nobody is asked
+/// for anything before the saga is committed: item management is told so, and undoes what it did for it.
+async fn disown(tx: &Transaction<'_>, id: Uuid, event: &saga::Event, cause: &Cause) -> Result<(), Error> {
+    match event {
+        saga::Event::Reserved => emit(tx, id, cause, &Release { order_id: id, reason: ReleaseReason::Unknown }).await,
+        // The release that answered `Reserved` covers it. What nobody was ever asked to take is no answer to anything.
+        saga::Event::Taken if Outbox::version(tx, Take::SUBJECT, id).await? > 0 => Ok(()),
+        saga::Event::Refused(_) | saga::Event::Released => Ok(()),
+        _ => Err(Error::NotFound),
+    }
 }
 
 /// A saga whose row is locked.

@@ -408,7 +408,7 @@ pub enum EntryKind {
     Adjustment,
     /// An order took it.
     Taken,
-    /// A credit note returned it.
+    /// A credit note returned it; or it was given back, because the order that took it is not known any more.
     Returned,
 }
 
@@ -429,7 +429,7 @@ pub struct StockEntry {
     pub stock_reserved: i64,
     /// What the person who adjusted it gave as the reason.
     pub reason: Option<String>,
-    /// The order that took it, or the credit note that returned it.
+    /// The order that took it, or the credit note that returned it. Stock that was given back names the order, too.
     pub reference: Option<Uuid>,
     /// Who caused it: the subject of the caller.
     pub actor: String,
@@ -480,6 +480,8 @@ pub enum Command {
     Take,
     /// Give it free; the order is not going to be confirmed.
     Release,
+    /// Undo whatever was done for it; no such order is known.
+    Disown,
     /// Put it back on the shelf; a credit note was issued.
     Return,
 }
@@ -493,6 +495,8 @@ pub enum Step {
     Take,
     /// Release what is held.
     Release,
+    /// Put back on the shelf what was taken and has not come back yet.
+    GiveBack,
     /// Remember that the order was released, so that its late wish is refused.
     Bury,
     /// Put units back on the shelf.
@@ -516,7 +520,7 @@ pub struct Illegal {
 /// Decides what a command means in a state; `None` is an order never heard of.
 ///
 /// A credit note is a message stream of its own, so its return may overtake the take it belongs to; the commands of one order
-/// come in order.
+/// come in order. What was taken for an order that somebody knows is never undone but by a credit note.
 pub fn decide(command: Command, state: Option<ReservationState>) -> Result<Step, Illegal> {
     use ReservationState::{Held, Refused, Released, Taken};
     match (command, state) {
@@ -524,9 +528,10 @@ pub fn decide(command: Command, state: Option<ReservationState>) -> Result<Step,
         (Command::Reserve, Some(_)) => Ok(Step::Repeat),
         (Command::Take, Some(Held)) => Ok(Step::Take),
         (Command::Take, Some(Taken)) => Ok(Step::Repeat),
-        (Command::Release, None) => Ok(Step::Bury),
-        (Command::Release, Some(Held)) => Ok(Step::Release),
-        (Command::Release, Some(Released | Refused)) => Ok(Step::Repeat),
+        (Command::Release | Command::Disown, None) => Ok(Step::Bury),
+        (Command::Release | Command::Disown, Some(Held)) => Ok(Step::Release),
+        (Command::Release | Command::Disown, Some(Released | Refused)) => Ok(Step::Repeat),
+        (Command::Disown, Some(Taken)) => Ok(Step::GiveBack),
         (Command::Return, Some(Held)) => Ok(Step::Wait),
         (Command::Return, Some(Taken)) => Ok(Step::PutBack),
         (Command::Take, None | Some(Released | Refused))

@@ -10,6 +10,8 @@ outbox::points! {
     TAKE = "item-management::take";
     /// The stock of an order is free again.
     RELEASE = "item-management::release";
+    /// The stock of an order that nobody knows any more is back on the shelf.
+    GIVE_BACK = "item-management::give-back";
     /// An order that was never seen is remembered as released.
     TOMBSTONE = "item-management::tombstone";
     /// The goods of a credit note are back on the shelf.

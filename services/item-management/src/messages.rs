@@ -41,11 +41,33 @@ pub struct Reserve {
     pub lines: Vec<Line>,
 }
 
-/// `documents.stock.take` and `documents.stock.release`: the order was confirmed, or given up.
+/// `documents.stock.take`: the order was confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settle {
+pub struct Take {
     /// The order.
     pub order_id: Uuid,
+}
+
+/// `documents.stock.release`: the order was given up, or is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The order.
+    pub order_id: Uuid,
+    /// Why.
+    #[serde(default)]
+    pub reason: ReleaseReason,
+}
+
+/// Why stock is released, as far as it decides what is done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReleaseReason {
+    /// There is no such order: the database of documents was put back to an older state.
+    Unknown,
+    /// Whatever else; the order is known and was not confirmed.
+    #[default]
+    #[serde(other)]
+    GivenUp,
 }
 
 /// `documents.stock.return`: goods came back.
@@ -196,7 +218,7 @@ impl Handler for StockKeeper {
         let answer = match event.subject.as_str() {
             "documents.stock.reserve" => reserve(tx, read(event)?, now).await,
             "documents.stock.take" => take(tx, read(event)?, actor(event), now).await,
-            "documents.stock.release" => release(tx, read(event)?, now).await,
+            "documents.stock.release" => release(tx, read(event)?, actor(event), now).await,
             "documents.stock.return" => put_back(tx, read(event)?, actor(event), now).await,
             other => Err(HandlerError::Permanent(format!("no such command: {other}"))),
         }?;
@@ -249,7 +271,7 @@ async fn reserve(tx: &Transaction<'_>, command: Reserve, now: Timestamp) -> Resu
 }
 
 /// Lets what the order holds leave the house.
-async fn take(tx: &Transaction<'_>, command: Settle, actor: &str, now: Timestamp) -> Result<Answer, HandlerError> {
+async fn take(tx: &Transaction<'_>, command: Take, actor: &str, now: Timestamp) -> Result<Answer, HandlerError> {
     let order_id = command.order_id;
     let known = store::lock_reservation(tx, order_id).await?;
     if domain::decide(Command::Take, state(&known)).map_err(permanent)? == Step::Take {
@@ -262,15 +284,26 @@ async fn take(tx: &Transaction<'_>, command: Settle, actor: &str, now: Timestamp
     Ok(Answer::Taken(OfOrder { order_id }))
 }
 
-/// Gives what the order holds free, or makes sure that it will never hold anything.
-async fn release(tx: &Transaction<'_>, command: Settle, now: Timestamp) -> Result<Answer, HandlerError> {
-    let order_id = command.order_id;
+/// Gives what the order holds free, or makes sure that it will never hold anything. What it took comes back if there is no such
+/// order.
+async fn release(tx: &Transaction<'_>, command: Release, actor: &str, now: Timestamp) -> Result<Answer, HandlerError> {
+    let Release { order_id, reason } = command;
+    let command = match reason {
+        ReleaseReason::Unknown => Command::Disown,
+        ReleaseReason::GivenUp => Command::Release,
+    };
     let known = store::lock_reservation(tx, order_id).await?;
-    match domain::decide(Command::Release, state(&known)).map_err(permanent)? {
+    match domain::decide(command, state(&known)).map_err(permanent)? {
         Step::Release => {
             change_stock(tx, order_id, Stock::release, now).await?;
             store::update_reservation(tx, order_id, ReservationState::Released, now).await?;
             failpoint!(failpoints::RELEASE);
+        }
+        Step::GiveBack => {
+            let lines = store::list_kept_lines(tx, order_id).await?;
+            put_on_shelf(tx, &lines, entry(EntryKind::Returned, order_id, actor), now).await?;
+            store::update_reservation(tx, order_id, ReservationState::Released, now).await?;
+            failpoint!(failpoints::GIVE_BACK);
         }
         Step::Bury => {
             let tombstone = Reservation { state: ReservationState::Released, refusal: None };
@@ -282,7 +315,7 @@ async fn release(tx: &Transaction<'_>, command: Settle, now: Timestamp) -> Resul
     Ok(Answer::Released(OfOrder { order_id }))
 }
 
-/// Puts what a credit note returns back on the shelf, of deleted items too.
+/// Puts what a credit note returns back on the shelf.
 async fn put_back(tx: &Transaction<'_>, command: Return, actor: &str, now: Timestamp) -> Result<Answer, HandlerError> {
     let Return { credit_note_id, order_id, lines } = command;
     let lines = OrderLines::try_from(lines).map_err(permanent)?;
@@ -298,14 +331,25 @@ async fn put_back(tx: &Transaction<'_>, command: Return, actor: &str, now: Times
         if counted != lines.items().len() as u64 {
             return Err(permanent("an item would be returned that the order did not take"));
         }
-        let shelf = store::lock_shelf(tx, &lines.items(), Reach::Deleted).await?;
-        let shelf = domain::change_each(&lines, &shelf, Stock::put_back).map_err(permanent)?;
-        store::write_shelf(tx, &shelf, now).await?;
-        let returned: Vec<_> = lines.iter().collect();
-        store::insert_entries(tx, entry(EntryKind::Returned, credit_note_id, actor), &returned, now).await?;
+        put_on_shelf(tx, &lines, entry(EntryKind::Returned, credit_note_id, actor), now).await?;
         failpoint!(failpoints::PUT_BACK);
     }
     Ok(Answer::Returned(OfCreditNote { credit_note_id }))
+}
+
+/// Puts goods on the shelf again, of deleted items too.
+async fn put_on_shelf(
+    tx: &Transaction<'_>,
+    lines: &OrderLines,
+    entry: Entry<'_>,
+    now: Timestamp,
+) -> Result<(), HandlerError> {
+    let shelf = store::lock_shelf(tx, &lines.items(), Reach::Deleted).await?;
+    let shelf = domain::change_each(lines, &shelf, Stock::put_back).map_err(permanent)?;
+    store::write_shelf(tx, &shelf, now).await?;
+    let changes: Vec<_> = lines.iter().collect();
+    store::insert_entries(tx, entry, &changes, now).await?;
+    Ok(())
 }
 
 /// Applies `change` to the stock of everything the order holds, and tells what that is.
@@ -361,7 +405,13 @@ impl About for Reserve {
     }
 }
 
-impl About for Settle {
+impl About for Take {
+    fn about(&self) -> Uuid {
+        self.order_id
+    }
+}
+
+impl About for Release {
     fn about(&self) -> Uuid {
         self.order_id
     }

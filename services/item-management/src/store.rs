@@ -454,6 +454,13 @@ pub async fn list_lines(db: &impl Statements, order_id: Uuid) -> Result<OrderLin
     Ok(OrderLines::stored(rows.iter().map(|row| (row.get("item_id"), row.get("quantity")))))
 }
 
+/// What an order took and credit notes have not returned.
+pub async fn list_kept_lines(db: &impl Statements, order_id: Uuid) -> Result<OrderLines, Error> {
+    let sql = "SELECT item_id, quantity - returned AS kept FROM reservation_lines WHERE order_id = $1 AND returned < quantity";
+    let rows = db.all(sql, &[&order_id]).await?;
+    Ok(OrderLines::stored(rows.iter().map(|row| (row.get("item_id"), row.get("kept")))))
+}
+
 /// Remembers that a credit note's goods came back; false if it is known already.
 pub async fn insert_return(
     tx: &Transaction<'_>,

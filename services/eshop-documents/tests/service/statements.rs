@@ -389,14 +389,22 @@ async fn a_state_that_does_not_allow_it_changes_nothing() {
 }
 
 #[tokio::test]
-async fn stock_that_is_held_for_an_order_nobody_knows_is_released() {
+async fn stock_of_an_order_nobody_knows_is_released_whether_held_or_taken() {
     let world = World::start().await;
     let lost = Uuid::now_v7();
     world.answer(lost, saga::Event::Reserved).await.unwrap();
     assert_eq!(world.owed(lost).await, ["documents.stock.release"]);
     assert_eq!(world.told(lost, "documents.stock.release").await["reason"], "unknown");
-    world.answer(lost, saga::Event::Released).await.unwrap();
+    for later in [saga::Event::Taken, saga::Event::Released] {
+        world.answer(lost, later).await.unwrap();
+    }
     assert_eq!(world.owed(lost).await.len(), 1);
+
+    let never_asked_for = Uuid::now_v7();
+    for impossible in [saga::Event::Taken, saga::Event::Returned] {
+        assert!(matches!(world.answer(never_asked_for, impossible).await, Err(Error::NotFound)));
+    }
+    assert!(world.owed(never_asked_for).await.is_empty());
 }
 
 #[tokio::test]

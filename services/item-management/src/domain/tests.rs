@@ -168,12 +168,13 @@ fn stock_never_leaves_its_bounds() {
 /// Every command in every state.
 #[test]
 fn the_table_of_commands() {
-    use Command::{Release, Reserve, Return, Take};
+    use Command::{Disown, Release, Reserve, Return, Take};
     use ReservationState::{Held, Refused, Released, Taken};
     let table = [
         (Reserve, [Some(Step::Hold), Some(Step::Repeat), Some(Step::Repeat), Some(Step::Repeat), Some(Step::Repeat)]),
         (Take, [None, Some(Step::Take), Some(Step::Repeat), None, None]),
         (Release, [Some(Step::Bury), Some(Step::Release), None, Some(Step::Repeat), Some(Step::Repeat)]),
+        (Disown, [Some(Step::Bury), Some(Step::Release), Some(Step::GiveBack), Some(Step::Repeat), Some(Step::Repeat)]),
         (Return, [None, Some(Step::Wait), Some(Step::PutBack), None, None]),
     ];
     for (command, steps) in table {

@@ -41,6 +41,11 @@ pub(crate) fn settle_command(name: &str, order: Uuid) -> Event {
     command(name, order, json!({"order_id": order, "reason": "deadline"}))
 }
 
+/// A release of an order that is not known.
+pub(crate) fn disown_command(order: Uuid) -> Event {
+    command("release", order, json!({"order_id": order, "reason": "unknown"}))
+}
+
 pub(crate) fn put_back_command(note: Uuid, order: Uuid, quantities: &[(Uuid, i64)]) -> Event {
     let data = json!({"credit_note_id": note, "order_id": order, "lines": lines(quantities)});
     command("return", note, data)
@@ -188,6 +193,35 @@ async fn a_release_frees_what_is_held_and_refuses_what_comes_late() {
         permanent(world.settle("take", order).await, "Take cannot follow Some(Released)");
     }
     assert_eq!(world.stock(a.id).await, (5, 0));
+}
+
+/// The documents' database was put back to a state from before the order, which had taken its stock in the meantime.
+#[tokio::test]
+async fn what_was_taken_for_an_order_nobody_knows_comes_back() {
+    let world = World::new().await;
+    let (a, b) = (world.item("A", 5).await, world.item("B", 9).await);
+    world.reserve(ORDER, &[(a.id, 3), (b.id, 4)]).await.unwrap();
+    world.settle("take", ORDER).await.unwrap();
+    world.put_back(NOTE, ORDER, &[(a.id, 1), (b.id, 4)]).await.unwrap();
+    let now = world.now();
+    in_transaction!(world, |tx| item_management::store::delete_item(tx, b.id, now)).unwrap();
+
+    // An order that is known keeps what it took.
+    permanent(world.settle("release", ORDER).await, "Release cannot follow Some(Taken)");
+    for _ in 0..2 {
+        is(world.answer(&disown_command(ORDER)).await, "released", json!({"order_id": ORDER}));
+        assert_eq!((world.stock(a.id).await, world.stock(b.id).await), ((5, 0), (9, 0)));
+    }
+    let sql = "SELECT item_id, change, kind::text, actor FROM stock_entries WHERE reference = $1 ORDER BY id";
+    let entry =
+        |row: &tokio_postgres::Row| -> (Uuid, i64, String, String) { (row.get(0), row.get(1), row.get(2), row.get(3)) };
+    let ledger: Vec<_> = world.reader.query(sql, &[&ORDER]).await.unwrap().iter().map(entry).collect();
+    assert!(ledger.contains(&(a.id, 2, "returned".into(), "alice".into())), "{ledger:?}");
+    assert_eq!(ledger.len(), 3, "nothing is written of what had come back: {ledger:?}");
+
+    // It is over: nothing can be done for it any more.
+    permanent(world.settle("take", ORDER).await, "Take cannot follow Some(Released)");
+    permanent(world.put_back(Uuid::from_u128(3), ORDER, &[(a.id, 1)]).await, "Return cannot follow Some(Released)");
 }
 
 #[tokio::test]

@@ -9,11 +9,11 @@ use outbox::{Event, Handler as _, HandlerError};
 use uuid::Uuid;
 
 use crate::{
-    order_transaction::{put_back_command, reserve_command, settle_command},
+    order_transaction::{disown_command, put_back_command, reserve_command, settle_command},
     world::World,
 };
 
-const COMMANDS: [Command; 4] = [Command::Reserve, Command::Take, Command::Release, Command::Return];
+const COMMANDS: [Command; 5] = [Command::Reserve, Command::Take, Command::Release, Command::Disown, Command::Return];
 const STATES: [Option<ReservationState>; 5] = [
     None,
     Some(ReservationState::Held),
@@ -46,6 +46,7 @@ impl Case {
             Command::Reserve => reserve_command(self.order, &[(self.item, 2)]),
             Command::Take => settle_command("take", self.order),
             Command::Release => settle_command("release", self.order),
+            Command::Disown => disown_command(self.order),
             Command::Return => put_back_command(self.note, self.order, &[(self.item, 1)]),
         }
     }
