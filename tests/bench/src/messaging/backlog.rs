@@ -18,8 +18,8 @@ const EVENTS: u64 = 100_000;
 const GROWTH: f64 = 16.0;
 
 pub(super) async fn measure(servers: &Servers) -> Result<[Goal; 2]> {
+    servers.clear().await?;
     let relay = Running::start(servers).await?;
-    relay.leads(servers).await?;
     raw::owe(&servers.documents, EVENTS).await?;
     let stop = CancellationToken::new();
     let watching = tokio::spawn(watch_memory(stop.clone()));
@@ -30,7 +30,6 @@ pub(super) async fn measure(servers: &Servers) -> Result<[Goal; 2]> {
     stop.cancel();
     let samples = watching.await??;
     relay.stop().await?;
-    servers.documents.get().await?.batch_execute("TRUNCATE outbox").await?;
     // The first tenth fills buffers that are kept.
     let settled = samples.get(samples.len() / 10..).unwrap_or_default();
     let (least, most) = (settled.iter().copied().fold(f64::MAX, f64::min), settled.iter().copied().fold(0.0, f64::max));

@@ -40,15 +40,13 @@ impl Handler for Keeper {
 }
 
 pub(super) async fn measure(servers: &Servers) -> Result<Goal> {
-    // What was published before is not to be heard of.
-    let client = async_nats::connect(servers.nats.url()).await?;
-    async_nats::jetstream::new(client).get_stream(STREAM).await?.purge().await?;
+    servers.clear().await?;
     let relay = Running::start(servers).await?;
     let events = Events::at(&servers.nats.url(), CONSUMER).await?;
     let (stop, items) = (CancellationToken::new(), servers.items.clone());
     let consumer = Consumer::new(items, events, Outbox::default(), STREAM, ["documents.order.*"], Keeper);
     let consuming = tokio::spawn(consumer.run(stop.clone()));
-    relay.leads(servers).await?;
+    servers.subscribed(STREAM, CONSUMER).await?;
     let began = Instant::now();
     let data = raw::data();
     raw::by_all_writers(PROBE, || write_and_wake(servers, &relay, &data)).await?;

@@ -33,8 +33,7 @@ pub(super) async fn settings(servers: &Servers) -> Result<BTreeMap<String, Strin
     let sync = configuration.pointer("/jetstream/sync_interval").and_then(Value::as_str).context("no sync_interval")?;
     ensure!(sync == "always", "JetStream runs with sync_interval = {sync}: the figures would mean nothing");
     settings.insert("JetStream sync_interval".into(), sync.into());
-    let client = async_nats::connect(servers.nats.url()).await?;
-    settings.insert("JetStream server_version".into(), client.server_info().version);
+    settings.insert("JetStream server_version".into(), servers.client.server_info().version);
     Ok(settings)
 }
 

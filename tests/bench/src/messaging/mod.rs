@@ -12,9 +12,12 @@ mod writes;
 use std::time::Duration;
 
 use anyhow::Result;
-use database::Database;
+use async_nats::jetstream;
+use database::{Database, Statements as _};
+use futures_util::TryStreamExt as _;
 use outbox::Outbox;
 use testkit::{Nats, Postgres};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 pub use report::{Goal, Report};
@@ -29,6 +32,7 @@ struct Servers {
     /// That of the consumer, item-management.
     items: Database,
     nats: Nats,
+    client: async_nats::Client,
     _postgres: [Postgres; 2],
 }
 
@@ -53,7 +57,41 @@ impl Servers {
         let things = "CREATE TABLE things (id uuid PRIMARY KEY, name text NOT NULL, amount bigint NOT NULL)";
         documents.get().await?.batch_execute(things).await?;
         items.get().await?.batch_execute(things).await?;
-        Ok(Self { documents, items, nats, _postgres: [one, two] })
+        let client = async_nats::connect(nats.url()).await?;
+        Ok(Self { documents, items, nats, client, _postgres: [one, two] })
+    }
+
+    /// Empties every table of the messaging and removes every stream: each measurement begins with nothing. A relay would read
+    /// back from its stream what its outbox does not know, and a consumer would hear of it.
+    async fn clear(&self) -> Result<()> {
+        let jetstream = jetstream::new(self.client.clone());
+        for stream in jetstream.stream_names().try_collect::<Vec<_>>().await? {
+            jetstream.delete_stream(stream).await?;
+        }
+        for database in [&self.documents, &self.items] {
+            let sql = "TRUNCATE outbox, outbox_aggregates, outbox_batches, outbox_stream, inbox, inbox_aggregates, inbox_parked,
+                inbox_attempts, inbox_progress, dead_letters, things";
+            database.get().await?.batch_execute(sql).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the relay of this database leads and has agreed with its stream: what that costs is no throughput.
+    async fn led(&self, database: &Database) -> Result<()> {
+        let client = database.get().await?;
+        while !client.one("SELECT EXISTS (SELECT FROM outbox_stream)", &[]).await?.get::<_, bool>(0) {
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until this consumer of this stream is there.
+    async fn subscribed(&self, stream: &str, consumer: &str) -> Result<()> {
+        let stream = jetstream::new(self.client.clone()).get_stream_no_info(stream).await?;
+        while stream.consumer_info(consumer).await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 }
 

@@ -21,8 +21,8 @@ use uuid::Uuid;
 
 use super::{WRITERS, rate};
 
-/// Events in a batch: what the relay takes at most.
-pub(super) const BATCH: u64 = 500;
+/// Events in a batch: as many as the event server allows, and the relay takes.
+const BATCH: u64 = 1000;
 
 /// The data of an event of the usual size: an order of two lines.
 pub(super) fn data() -> Value {
@@ -111,23 +111,23 @@ pub(super) async fn drain(database: &Database, count: u64) -> Result<f64> {
     Ok(rate(drained, began.elapsed()))
 }
 
-/// A stream of its own, to be filled raw.
-pub(super) async fn stream(client: &Client) -> Result<String> {
-    let name = format!("raw-{}", Uuid::now_v7().simple());
+/// Makes a stream as the relay makes its own.
+async fn make_stream(client: &Client) -> Result<()> {
     let config = Config {
-        name: name.clone(),
-        subjects: vec![format!("{name}.>")],
+        name: "raw".into(),
+        subjects: vec!["documents.>".into()],
         storage: StorageType::File,
         duplicate_window: Duration::from_secs(300),
         allow_atomic_publish: true,
         ..Config::default()
     };
     jetstream::new(client.clone()).create_stream(config).await?;
-    Ok(name)
+    Ok(())
 }
 
 /// Publishes so many messages in atomic batches, one after the other is acknowledged; gives messages a second.
-pub(super) async fn publish(client: &Client, stream: &str, count: u64) -> Result<f64> {
+pub(super) async fn publish(client: &Client, count: u64) -> Result<f64> {
+    make_stream(client).await?;
     let payload = envelope()?;
     let began = Instant::now();
     for _ in 0..count / BATCH {
@@ -138,14 +138,13 @@ pub(super) async fn publish(client: &Client, stream: &str, count: u64) -> Result
             headers.insert("Content-Type", outbox::CONTENT_TYPE);
             headers.insert(NATS_BATCH_ID, batch.as_str());
             headers.insert(NATS_BATCH_SEQUENCE, place.to_string());
-            let subject = format!("{stream}.order.placed");
             if place < BATCH {
-                client.publish_with_headers(subject, headers, payload.clone().into()).await?;
+                client.publish_with_headers(SUBJECT, headers, payload.clone().into()).await?;
                 continue;
             }
             headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
             let request = Request::new().payload(payload.clone().into()).headers(headers);
-            let answer = client.send_request(subject, request).await?;
+            let answer = client.send_request(SUBJECT, request).await?;
             let answer: Value = serde_json::from_slice(&answer.payload)?;
             ensure!(answer.get("error").is_none(), "a raw batch was refused: {answer}");
         }

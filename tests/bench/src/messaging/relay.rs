@@ -13,7 +13,7 @@ use super::{Goal, Servers, median, rate, raw, report::Bound};
 pub(super) const STREAM: &str = "documents";
 const EVENTS: u64 = 20_000;
 
-/// A relay that runs.
+/// A relay that runs, and leads.
 pub(super) struct Running {
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -27,20 +27,9 @@ impl Running {
         let options = RelayOptions::emitting(["documents.>"]);
         let relay = Relay::new(servers.documents.clone(), events, outbox.clone(), options);
         let until = stop.clone();
-        Ok(Self { outbox, task: tokio::spawn(async move { relay.run(until).await }), stop })
-    }
-
-    /// Waits until it does: what it costs to become the leader is no throughput.
-    pub(super) async fn leads(&self, servers: &Servers) -> Result<()> {
-        let client = servers.documents.get().await?;
-        let sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
-            AND classid = hashtext('berth')::oid AND objid = hashtext('relay')::oid)";
-        while !client.one(sql, &[]).await?.get::<_, bool>(0) {
-            sleep(Duration::from_millis(20)).await;
-        }
-        // It has the lock, and then makes the stream and looks at it.
-        sleep(Duration::from_millis(300)).await;
-        Ok(())
+        let task = tokio::spawn(async move { relay.run(until).await });
+        servers.led(&servers.documents).await?;
+        Ok(Self { stop, task, outbox })
     }
 
     pub(super) async fn stop(self) -> Result<()> {
@@ -61,23 +50,21 @@ pub(super) async fn drained(database: &Database) -> Result<()> {
 
 pub(super) async fn measure(servers: &Servers, rounds: u32) -> Result<Goal> {
     let database = &servers.documents;
-    let client = async_nats::connect(servers.nats.url()).await?;
-    let stream = raw::stream(&client).await?;
     let (mut drains, mut publishes, mut ours) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=rounds {
+        servers.clear().await?;
         raw::owe(database, EVENTS).await?;
         let drain = raw::drain(database, EVENTS).await?;
-        database.get().await?.batch_execute("TRUNCATE outbox").await?;
-        let publish = raw::publish(&client, &stream, EVENTS).await?;
+        servers.clear().await?;
+        let publish = raw::publish(&servers.client, EVENTS).await?;
+        servers.clear().await?;
         let relay = Running::start(servers).await?;
-        relay.leads(servers).await?;
         raw::owe(database, EVENTS).await?;
         let began = Instant::now();
         relay.outbox.wake();
         drained(database).await?;
         let our = rate(EVENTS, began.elapsed());
         relay.stop().await?;
-        database.get().await?.batch_execute("TRUNCATE outbox").await?;
         if round > 0 {
             drains.push(drain);
             publishes.push(publish);

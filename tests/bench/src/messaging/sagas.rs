@@ -34,19 +34,14 @@ pub(super) async fn measure(servers: &Servers, rounds: u32) -> Result<Goal> {
     let turn = AtomicU64::new(0);
     let (mut received, mut sagas) = (Vec::new(), Vec::new());
     for round in 0..=rounds {
+        servers.clear().await?;
         let raw = raw::by_all_writers(RECEIVED, || {
             let second = turn.fetch_add(1, Ordering::Relaxed) % 2 == 1;
             raw::receive(if second { &servers.items } else { &servers.documents }, &data)
         });
         let raw = raw.await?;
         // What was owed raw is nobody's.
-        for database in [&servers.documents, &servers.items] {
-            database
-                .get()
-                .await?
-                .batch_execute("TRUNCATE things; DELETE FROM outbox WHERE aggregate_type = 'order' AND saga IS NULL")
-                .await?;
-        }
+        servers.clear().await?;
         let running = shop.run(servers).await?;
         let began = Instant::now();
         raw::by_all_writers(ORDERS, || shop.place(&running.outbox)).await?;
@@ -152,8 +147,11 @@ impl Shop {
         }
         tasks.push(tokio::spawn(answers.run(stop.clone())));
         tasks.push(tokio::spawn(commands.run(stop.clone())));
-        // They subscribe and become leaders.
-        sleep(Duration::from_secs(2)).await;
+        for database in [&servers.documents, &servers.items] {
+            servers.led(database).await?;
+        }
+        servers.subscribed(documents::STREAM, items::STREAM).await?;
+        servers.subscribed(items::STREAM, documents::STREAM).await?;
         Ok(Running { stop, tasks, outbox: ours })
     }
 }
