@@ -15,7 +15,7 @@ mod stream;
 use std::time::Duration;
 
 use database::Database;
-use ledger::{Batch, HEARTBEAT, Known, Ledger};
+use ledger::{Batch, HEARTBEAT, Known, Learned, Ledger};
 use runtime::retry::Backoff;
 use stream::{State, Stream};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -253,7 +253,7 @@ impl Relay {
             let end = found.last_sequence.min(next + PORTION - 1);
             let messages = stream.messages(next..=end).await?;
             failpoint!(failpoints::RELAY_RESOLVE);
-            let (recognized, lost) = ledger.recognize(&messages).await?;
+            let Learned { recognized, lost } = ledger.learn(&messages).await?;
             tracing::warn!(
                 stream = stream.name(),
                 from = next,
@@ -261,14 +261,13 @@ impl Relay {
                 recognized,
                 "found what had an unknown outcome"
             );
-            if !lost.is_empty() {
+            if lost > 0 {
                 tracing::error!(
                     stream = stream.name(),
-                    events = lost.len(),
-                    "the database lost events that were published: taking them back from the stream"
+                    events = lost,
+                    "the database lost events that were published: they were taken back from the stream"
                 );
-                ledger.remember(&lost).await?;
-                self.outbox.metrics.remembered.inc_by(lost.len() as u64);
+                self.outbox.metrics.remembered.inc_by(lost);
             }
             missing = missing.saturating_sub(recognized);
             last_message = messages.last().and_then(|message| message.id);

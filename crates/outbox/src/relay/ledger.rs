@@ -83,6 +83,15 @@ pub(super) struct Known {
     pub(super) last_message: Option<Uuid>,
 }
 
+/// What was learnt from messages of the stream.
+#[derive(Debug)]
+pub(super) struct Learned {
+    /// So many events were owed and are published.
+    pub(super) recognized: u64,
+    /// So many the database had lost.
+    pub(super) lost: u64,
+}
+
 /// What is owed at the moment.
 #[derive(Debug)]
 pub(super) struct Depth {
@@ -171,91 +180,25 @@ impl Ledger {
         Ok(taken_back)
     }
 
-    /// Marks those published that are found in the stream. Gives how many, and the events of this service that the outbox does
-    /// not know at all, with their sequences.
-    pub(super) async fn recognize(&mut self, found: &[Found]) -> Result<(u64, Vec<(u64, Event)>), Error> {
-        let (ids, sequences): (Vec<Uuid>, Vec<i64>) =
-            found.iter().filter_map(|found| Some((found.id?, signed(found.sequence)))).unzip();
+    /// Takes over what these messages of the stream say: those events are published, under the versions that they have there. Events of
+    /// this service that the outbox does not know at all are written down as published, and those that are owed get the versions
+    /// behind them.
+    pub(super) async fn learn(&mut self, found: &[Found]) -> Result<Learned, Interrupted> {
+        let events = found.iter().map(|found| (found, Event::from_json(&found.payload).ok())).collect::<Vec<_>>();
         let transaction = patient(&mut self.connection).await?;
-        let sql = "UPDATE outbox o SET published_at = now(), stream_sequence = s.sequence
-            FROM unnest($1::uuid[], $2::bigint[]) AS s(id, sequence) WHERE o.id = s.id AND o.published_at IS NULL
-            RETURNING o.id";
-        let rows = transaction.all(sql, &[&ids, &sequences]).await?;
-        let recognized: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
-        let mut strange: Vec<(u64, Event)> = found
-            .iter()
-            .filter_map(|found| Some((found.sequence, Event::from_json(&found.payload).ok()?)))
-            .filter(|(_, event)| event.source == self.source && !recognized.contains(&event.id))
-            .collect();
-        let ids: Vec<Uuid> = strange.iter().map(|(_, event)| event.id).collect();
-        let (first, last) = strange.iter().fold((Timestamp::MAX, Timestamp::MIN), |(first, last), (_, event)| {
-            (first.min(event.time), last.max(event.time))
-        });
-        if !strange.is_empty() {
-            // The time of an event is the time of its row, which names the days to be searched.
-            let sql = "SELECT id FROM outbox WHERE id = ANY ($1) AND created_at BETWEEN $2 AND $3";
-            let known = transaction.all(sql, &[&ids, &first, &last]).await?;
-            let known: HashSet<Uuid> = known.iter().map(|row| row.get(0)).collect();
-            strange.retain(|(_, event)| !known.contains(&event.id));
+        let recognized = recognize(&transaction, &events).await?;
+        let events = events.iter().filter_map(|(found, event)| Some((found.sequence, event.as_ref()?)));
+        let ours: Vec<(u64, &Event)> = events.filter(|(_, event)| event.source == self.source).collect();
+        let strange = ours.iter().filter(|(_, event)| !recognized.contains(&event.id)).copied();
+        let lost = unknown(&transaction, strange.collect()).await?;
+        if !lost.is_empty() {
+            remember(&transaction, &lost).await?;
+            let aggregates: HashSet<&Aggregate> = lost.iter().map(|(_, event)| &event.aggregate).collect();
+            let published = ours.iter().map(|(_, event)| *event);
+            number_behind(&transaction, published.filter(|event| aggregates.contains(&event.aggregate))).await?;
         }
         transaction.commit().await?;
-        Ok((recognized.len() as u64, strange))
-    }
-
-    /// Writes events down as published that this database has lost, and numbers those that are owed anew behind them: consumers know
-    /// the lost ones by their versions.
-    pub(super) async fn remember(&mut self, lost: &[(u64, Event)]) -> Result<(), Interrupted> {
-        let mut tops = BTreeMap::new();
-        for (_, Event { aggregate, version, .. }) in lost {
-            let top = tops.entry((aggregate.kind.as_str(), aggregate.id)).or_insert(*version);
-            *top = (*top).max(*version);
-        }
-        let (keys, tops): (Vec<(&str, Uuid)>, Vec<i64>) = tops.into_iter().unzip();
-        let (kinds, ids): (Vec<&str>, Vec<Uuid>) = keys.into_iter().unzip();
-        let transaction = patient(&mut self.connection).await?;
-        // Nobody else gives an event of these aggregates a number until the end.
-        let sql = "INSERT INTO outbox_aggregates AS a (aggregate_type, aggregate_id, version)
-            SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[])
-            ON CONFLICT (aggregate_type, aggregate_id) DO UPDATE SET version = greatest(a.version, excluded.version)";
-        transaction.run(sql, &[&kinds, &ids, &tops]).await?;
-        for (place, event) in lost {
-            let Event { id, subject, aggregate: Aggregate { kind, id: aggregate }, version, .. } = event;
-            let trace = event.trace.map(|trace| trace.to_string());
-            let sql = "INSERT INTO outbox (id, created_at, subject, aggregate_type, aggregate_id, version, data_version, saga,
-                    initiator, traceparent, data, published_at, stream_sequence)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now(), $12)";
-            let (data, place) = (Json(&event.data), signed(*place));
-            let params: [&(dyn ToSql + Sync); 12] = [
-                id,
-                &event.time,
-                subject,
-                kind,
-                aggregate,
-                version,
-                &event.data_version,
-                &event.saga,
-                &event.initiator,
-                &trace,
-                &data,
-                &place,
-            ];
-            transaction.run(sql, &params).await?;
-        }
-        let sql = "WITH owed AS (
-                SELECT position, created_at, aggregate_type, aggregate_id, top + row_number() OVER (
-                    PARTITION BY aggregate_type, aggregate_id ORDER BY position) AS version
-                FROM outbox JOIN unnest($1::text[], $2::uuid[], $3::bigint[]) AS t(aggregate_type, aggregate_id, top)
-                    USING (aggregate_type, aggregate_id)
-                WHERE published_at IS NULL),
-            counted AS (
-                UPDATE outbox_aggregates a SET version = o.version
-                FROM (SELECT aggregate_type, aggregate_id, max(version) AS version FROM owed GROUP BY 1, 2) AS o
-                WHERE a.aggregate_type = o.aggregate_type AND a.aggregate_id = o.aggregate_id)
-            UPDATE outbox o SET version = owed.version FROM owed
-            WHERE o.position = owed.position AND o.created_at = owed.created_at";
-        transaction.run(sql, &[&kinds, &ids, &tops]).await?;
-        transaction.commit().await?;
-        Ok(())
+        Ok(Learned { recognized: recognized.len() as u64, lost: lost.len() as u64 })
     }
 
     /// Writes down that outbox and stream agree up to here. Whatever was on its way has arrived, or is owed as before.
@@ -273,6 +216,7 @@ impl Ledger {
     ///
     /// Their order is that of their positions, so events of one aggregate keep theirs; and one that was committed late is
     /// found because nothing marks it published.
+    // NOT IN (SELECT ...) is looked up in a hash table; <> ALL would compare each row with up to two thousand positions.
     pub(super) async fn turn(
         &self,
         published: Option<&Batch>,
@@ -288,7 +232,7 @@ impl Ledger {
                 FROM unnest($2::bigint[], $3::timestamptz[]) WITH ORDINALITY AS p(position, created_at, place)
                 WHERE o.position = p.position AND o.created_at = p.created_at AND o.published_at IS NULL),
             head AS (
-                SELECT * FROM outbox WHERE published_at IS NULL AND position <> ALL ($7::bigint[])
+                SELECT * FROM outbox WHERE published_at IS NULL AND position NOT IN (SELECT unnest($7::bigint[]))
                 ORDER BY position LIMIT $8),
             measured AS (
                 SELECT *, row_number() OVER w AS place, sum(octet_length(data::text)) OVER w AS bytes
@@ -332,6 +276,95 @@ impl Ledger {
         transaction.commit().await?;
         Ok(())
     }
+}
+
+/// Marks events published that are found in the stream. An event may have got another version after the database was copied to which
+/// it has been put back now; consumers know it by that one.
+async fn recognize(transaction: &Transaction<'_>, found: &[(&Found, Option<Event>)]) -> Result<HashSet<Uuid>, Error> {
+    let named = found.iter().filter_map(|(found, event)| {
+        Some((found.id?, signed(found.sequence), event.as_ref().map(|event| event.version)))
+    });
+    let (ids, sequences, versions): (Vec<_>, Vec<_>, Vec<_>) = named.collect();
+    let sql = "UPDATE outbox o SET published_at = now(), stream_sequence = s.sequence, version = coalesce(s.version, o.version)
+        FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS s(id, sequence, version)
+        WHERE o.id = s.id AND o.published_at IS NULL RETURNING o.id";
+    let rows = transaction.all(sql, &[&ids, &sequences, &versions]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Those of these events that the outbox does not have, each once.
+async fn unknown<'a>(
+    transaction: &Transaction<'_>,
+    mut strange: Vec<(u64, &'a Event)>,
+) -> Result<Vec<(u64, &'a Event)>, Error> {
+    let times = strange.iter().map(|(_, event)| event.time);
+    let Some((first, last)) = times.clone().min().zip(times.max()) else { return Ok(strange) };
+    let ids: Vec<Uuid> = strange.iter().map(|(_, event)| event.id).collect();
+    // The time of an event is the time of its row, which names the days to be searched.
+    let sql = "SELECT id FROM outbox WHERE id = ANY ($1) AND created_at BETWEEN $2 AND $3";
+    let known = transaction.all(sql, &[&ids, &first, &last]).await?;
+    let mut known: HashSet<Uuid> = known.iter().map(|row| row.get(0)).collect();
+    strange.retain(|(_, event)| known.insert(event.id));
+    Ok(strange)
+}
+
+/// Writes events down as published that this database has lost.
+async fn remember(transaction: &Transaction<'_>, lost: &[(u64, &Event)]) -> Result<(), Error> {
+    let sql = "INSERT INTO outbox (id, created_at, subject, aggregate_type, aggregate_id, version, data_version, saga,
+            initiator, traceparent, data, published_at, stream_sequence)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now(), $12)";
+    for (place, event) in lost {
+        let Event { id, subject, aggregate: Aggregate { kind, id: aggregate }, version, .. } = event;
+        let trace = event.trace.map(|trace| trace.to_string());
+        let (data, place) = (Json(&event.data), signed(*place));
+        let params: [&(dyn ToSql + Sync); 12] = [
+            id,
+            &event.time,
+            subject,
+            kind,
+            aggregate,
+            version,
+            &event.data_version,
+            &event.saga,
+            &event.initiator,
+            &trace,
+            &data,
+            &place,
+        ];
+        transaction.run(sql, &params).await?;
+    }
+    Ok(())
+}
+
+/// Numbers what is owed of the aggregates of these published events anew, behind them: consumers know the published ones by their
+/// versions.
+async fn number_behind(transaction: &Transaction<'_>, published: impl Iterator<Item = &Event>) -> Result<(), Error> {
+    let mut tops = BTreeMap::new();
+    for Event { aggregate, version, .. } in published {
+        let top = tops.entry((aggregate.kind.as_str(), aggregate.id)).or_insert(*version);
+        *top = (*top).max(*version);
+    }
+    let (keys, tops): (Vec<(&str, Uuid)>, Vec<i64>) = tops.into_iter().unzip();
+    let (kinds, ids): (Vec<&str>, Vec<Uuid>) = keys.into_iter().unzip();
+    // Nobody else gives an event of these aggregates a number until the end.
+    let sql = "INSERT INTO outbox_aggregates AS a (aggregate_type, aggregate_id, version)
+        SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[])
+        ON CONFLICT (aggregate_type, aggregate_id) DO UPDATE SET version = greatest(a.version, excluded.version)";
+    transaction.run(sql, &[&kinds, &ids, &tops]).await?;
+    let sql = "WITH owed AS (
+            SELECT position, created_at, aggregate_type, aggregate_id, top + row_number() OVER (
+                PARTITION BY aggregate_type, aggregate_id ORDER BY position) AS version
+            FROM outbox JOIN unnest($1::text[], $2::uuid[], $3::bigint[]) AS t(aggregate_type, aggregate_id, top)
+                USING (aggregate_type, aggregate_id)
+            WHERE published_at IS NULL),
+        counted AS (
+            UPDATE outbox_aggregates a SET version = o.version
+            FROM (SELECT aggregate_type, aggregate_id, max(version) AS version FROM owed GROUP BY 1, 2) AS o
+            WHERE a.aggregate_type = o.aggregate_type AND a.aggregate_id = o.aggregate_id)
+        UPDATE outbox o SET version = owed.version FROM owed
+        WHERE o.position = owed.position AND o.created_at = owed.created_at";
+    transaction.run(sql, &[&kinds, &ids, &tops]).await?;
+    Ok(())
 }
 
 /// A transaction for what is done once in a long time, and then takes its time.

@@ -377,6 +377,37 @@ async fn a_database_put_back_to_an_older_state_remembers_what_it_had_published()
     relay.stop().await;
 }
 
+/// The second backup is of a time when the first one had been restored and nobody had noticed: what it owes was published since, under other
+/// versions than it says.
+#[tokio::test]
+async fn a_database_put_back_twice_takes_the_versions_of_the_stream() {
+    let world = World::new().await;
+    let order = Uuid::now_v7();
+    let publish = async || {
+        let relay = world.relay().await;
+        world.settled().await;
+        relay.stop().await;
+    };
+    world.emit(order, 1).await;
+    publish().await;
+    world.back_up(DOCUMENTS).await;
+    world.emit(order, 2).await;
+    publish().await;
+    world.restore(DOCUMENTS).await;
+    world.emit(order, 2).await;
+    world.back_up(DOCUMENTS).await;
+    publish().await;
+    world.restore(DOCUMENTS).await;
+    world.emit(order, 1).await;
+    publish().await;
+    world.emit(order, 1).await;
+    publish().await;
+    assert_stream_has_each_once(&world, 7).await;
+    let sql = "SELECT version FROM outbox ORDER BY stream_sequence";
+    let rows = world.documents.get().await.unwrap().all(sql, &[]).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.get(0)).collect::<Vec<i64>>(), [1, 2, 3, 4, 5, 6, 7]);
+}
+
 #[tokio::test]
 async fn a_stream_without_room_loses_nothing_and_goes_on_when_there_is_some() {
     let world = World::new().await;

@@ -78,6 +78,7 @@ impl World {
         let server = self.postgres.first().client().await;
         let others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1";
         server.execute(others, &[&database]).await.unwrap();
+        server.batch_execute(&format!("DROP DATABASE IF EXISTS \"{database}-copy\"")).await.unwrap();
         let copy = format!("CREATE DATABASE \"{database}-copy\" TEMPLATE \"{database}\"");
         eventually("the copy", async || server.batch_execute(&copy).await.ok()).await;
     }
