@@ -1,7 +1,7 @@
 //! Speaking to the services of a running mesh as its operator: over mutual TLS, with a certificate made for this one command by whoever
 //! can read the mesh's authority. What a service answers there is described in the crate `outbox`, module `operator`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mesh::{Plan, plan};
 use nix::unistd::{Uid, User};
@@ -21,7 +21,8 @@ const WHO: &str = "berth-operator";
 #[derive(Debug)]
 pub struct Operator {
     plan: Plan,
-    identity: Arc<Identity>,
+    /// For each service with messages the connections to it, which may be to no other.
+    clients: BTreeMap<String, Client>,
     who: String,
 }
 
@@ -32,17 +33,19 @@ impl Operator {
     /// The mesh's authority cannot be used.
     pub fn new(project: &Project, plan: Plan) -> Result<Self, Failure> {
         let identity = secrets::operator(project, &plan)?;
+        let clients = plan.services.iter().filter(|service| has_messages(service)).map(|service| {
+            let name = service.name.to_string();
+            Ok((name.clone(), client(&identity, &plan.domain, &name)?))
+        });
+        let clients = clients.collect::<Result<_, Failure>>()?;
         let user = User::from_uid(Uid::current()).ok().flatten();
         let who = user.map_or_else(|| Uid::current().to_string(), |user| user.name);
-        Ok(Self { plan, identity, who })
+        Ok(Self { plan, clients, who })
     }
 
     /// The services with an outbox or an inbox.
     pub fn services(&self) -> impl Iterator<Item = &str> {
-        let has_messages = |service: &&plan::Service| {
-            service.database.is_some() && !(service.emits.is_empty() && service.consumes.is_empty())
-        };
-        self.plan.services.iter().filter(has_messages).map(|service| service.name.as_str())
+        self.clients.keys().map(String::as_str)
     }
 
     /// Reads what a service has under this path.
@@ -71,15 +74,11 @@ impl Operator {
     }
 
     async fn ask(&self, service: &str, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
-        let found = self.plan.service(service).filter(|_| self.services().any(|name| name == service));
-        let declared = found.ok_or_else(|| {
+        let found = self.plan.service(service).zip(self.clients.get(service));
+        let (declared, client) = found.ok_or_else(|| {
             let names = self.services().collect::<Vec<_>>().join(", ");
             Failure::mendable(format!("{service} is no service with messages"), format!("there are: {names}"))
         })?;
-        let peer = SpiffeId::new(&self.plan.domain, service).map_err(Failure::other)?;
-        let tls = Arc::unwrap_or_clone(self.identity.client_config(peer, &[b"http/1.1"]));
-        let client = Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(PATIENCE).build();
-        let client = client.map_err(Failure::other)?;
         let mut failure = format!("{service} has no instance");
         for instance in &declared.instances {
             let url = format!("https://{}:{}/internal/messaging/{path}", instance.host, instance.port.get());
@@ -100,6 +99,17 @@ impl Operator {
         }
         Err(Failure::mendable(failure, "`berth status` says what runs"))
     }
+}
+
+/// Whether it has an outbox or an inbox.
+fn has_messages(service: &plan::Service) -> bool {
+    service.database.is_some() && !(service.emits.is_empty() && service.consumes.is_empty())
+}
+
+fn client(identity: &Arc<Identity>, domain: &str, service: &str) -> Result<Client, Failure> {
+    let peer = SpiffeId::new(domain, service).map_err(Failure::other)?;
+    let tls = Arc::unwrap_or_clone(identity.client_config(peer, &[b"http/1.1"]));
+    Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(PATIENCE).build().map_err(Failure::other)
 }
 
 /// What a service answered, in JSON in any case.
