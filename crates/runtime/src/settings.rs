@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, env, fmt, net::SocketAddr};
 
+use nix::unistd::gethostname;
+
 /// The settings every service gets from whatever runs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -51,9 +53,9 @@ impl Settings {
         if !faults.is_empty() {
             return Err(SettingError { faults });
         }
-        if let (None, Some(service), Ok(host)) =
-            (vars.get("BERTH_INSTANCE"), vars.get("BERTH_SERVICE"), env::var("HOSTNAME"))
-        {
+        // The kernel's name of the host, since Podman gives a health check no `HOSTNAME`.
+        let host = gethostname().ok().and_then(|host| host.into_string().ok());
+        if let (None, Some(service), Some(host)) = (vars.get("BERTH_INSTANCE"), vars.get("BERTH_SERVICE"), host) {
             vars.insert("BERTH_INSTANCE".to_owned(), format!("{service}-{}", host.to_ascii_lowercase()));
         }
         Self::from_vars(vars)
