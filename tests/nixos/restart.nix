@@ -17,10 +17,18 @@
     def is_back(unit, pid):
         one.wait_until_succeeds(f"systemctl is-active {unit} && test $(systemctl show -P MainPID {unit}) != {pid}")
 
+    own = "/run/credentials/gateway@1.service"
+    metrics = f"curl -sk --cert {own}/tls-cert.pem --key {own}/tls-key.pem https://one.eshop.internal:8080/metrics"
+
+    def both_are_up(service):
+        """As the gateway sees it, which is later than systemd does."""
+        one.wait_until_succeeds(f"{metrics} | grep -x 'upstream_links{{service=\"{service}\",state=\"up\"}} 2'")
+
     with subtest("one of two instances is killed: no read fails, and it is back"):
         one.succeed("systemctl reset-failed")
         for service, path in [("item-management", f"/items/{chair}"), ("eshop-documents", "/documents")]:
             for index in [1, 2]:
+                both_are_up(service)
                 pid = kill(f"{service}@{index}")
                 for _ in range(10):
                     expect(200, "GET", path, "carol")
