@@ -13,7 +13,7 @@ use runtime::{
     settings::Settings,
 };
 use tls::{Identity, SpiffeId};
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, time::sleep};
 
 use crate::Event;
 
@@ -143,8 +143,14 @@ impl Events {
 
     /// Waits until the server can be reached.
     pub(crate) async fn connected(&self) {
+        let mut changes = self.changes.clone();
+        // The one that is cloned has never looked: without this, every change there ever was would be news.
+        changes.mark_unchanged();
         while !self.is_connected() {
-            let _ = timeout(Duration::from_millis(500), self.changes.clone().changed()).await;
+            tokio::select! {
+                Ok(()) = changes.changed() => {}
+                () = sleep(Duration::from_millis(500)) => {}
+            }
         }
     }
 
@@ -176,5 +182,41 @@ impl Events {
     /// The `source` of the service's events.
     pub(crate) fn source(&self) -> &str {
         &self.source
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        sync::atomic::{AtomicBool, Ordering},
+        task::{Context, Wake, Waker},
+    };
+
+    use testkit::{Nats, eventually};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Else every relay and consumer would keep a processor busy for as long as the server is away.
+    #[tokio::test]
+    async fn who_waits_for_the_server_sleeps() {
+        let mut server = Nats::start().await;
+        let events = Events::at(&server.url(), "items").await.unwrap();
+        eventually("a connection", async || events.is_connected().then_some(())).await;
+        server.kill();
+        eventually("the loss of it", async || (!events.is_connected()).then_some(())).await;
+        let woken = Arc::new(Woken::default());
+        let mut waits = pin!(events.connected());
+        assert!(waits.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&woken)))).is_pending());
+        assert!(!woken.0.load(Ordering::SeqCst), "it asks to be called again at once");
     }
 }
