@@ -161,6 +161,7 @@ fn prepare(server: &servers::postgres::Postgres, role: &str) -> Result<(), serve
     if server.tls.is_some() {
         return server.prepare(owner);
     }
+    // For one that is to outlive a power cut, initdb waits for the disk.
     if server.durable {
         make(server, owner)?;
     } else {
