@@ -3,7 +3,8 @@
 # and the same compose file run where no image registry can be reached.
 #
 #   tests/compose/stand-ins.sh [NAME...]   pulls what is missing, and makes a stand-in of what cannot be pulled
-#   tests/compose/stand-ins.sh --tests     the same, but the builder is one that compiles nothing, if such a one is of use here
+#   tests/compose/stand-ins.sh --tests     the same for the tests: where the builder cannot be pulled, it is one that compiles nothing
+#   tests/compose/stand-ins.sh --builder   only names the image that is the builder then
 #   tests/compose/stand-ins.sh --missing   only names which of the first four below are missing and cannot be pulled
 #   tests/compose/stand-ins.sh --remove    removes the stand-ins: the next build pulls the real images
 #
@@ -31,7 +32,7 @@ has() { type -P "$1" >/dev/null; }
 # tag NAME: the image that this argument of the Dockerfile names, or that the Dockerfile of this runtime begins with.
 tag() {
     case $1 in
-        COMPILED) echo berth-stand-in/compiled ;;
+        COMPILED) echo localhost/berth-stand-in/compiled ;;
         [A-Z]*) sed -n "s/^ARG $1=//p" "$root/docker/Dockerfile" ;;
         mono) sed -n 's/^base = "\(.*\)"/\1/p' "$root/tests/compose/tests/containers/runtimes.toml" ;;
         *) sed -n 's/^ARG BASE=//p' "$root/docker/runtimes/$1.Dockerfile" ;;
@@ -46,13 +47,6 @@ runtimes() {
     if has python3; then echo python; fi
 }
 
-# The builder for the tests. What was built here runs upon a C library that is not older.
-compiler() {
-    local have
-    have=$(getconf GNU_LIBC_VERSION)
-    if [ "$(printf '%s\n' "$have" 'glibc 2.36' | sort -V | tail -n 1)" = 'glibc 2.36' ]; then echo COMPILED; else echo BUILDER; fi
-}
-
 # mark NAME: what a stand-in's label says: which crates, which Rust, which programs are in it.
 mark() {
     case $1 in
@@ -65,6 +59,9 @@ mark() {
 # marked NAME: that label of the image that is there; nothing for a real one.
 marked() { docker image inspect --format '{{with .Config.Labels}}{{index . "berth.stand-in"}}{{end}}' "$(tag "$1")" 2>/dev/null; }
 
+# COMPILED is nobody's but ours.
+pull() { [ "$1" != COMPILED ] && timeout 600 docker pull --quiet "$(tag "$1")" >/dev/null 2>&1; }
+
 # missing NAME...: those that the engine does not have, or of which it has a stand-in for something older, and that it cannot get.
 missing() {
     local image label
@@ -72,8 +69,19 @@ missing() {
         if label=$(marked "$image"); then
             if [ -z "$label" ] || [ "$label" = "$(mark "$image")" ]; then continue; fi
         fi
-        timeout 600 docker pull --quiet "$(tag "$image")" >/dev/null 2>&1 || echo "$image"
+        pull "$image" || echo "$image"
     done
+}
+
+# The builder for the tests: the real one, if it can be had. What was built here runs upon a C library that is not older.
+builder() {
+    local label have
+    if { label=$(marked BUILDER) && [ -z "$label" ]; } || pull BUILDER; then
+        echo BUILDER
+        return
+    fi
+    have=$(getconf GNU_LIBC_VERSION)
+    if [ "$(printf '%s\n' "$have" 'glibc 2.36' | sort -V | tail -n 1)" = 'glibc 2.36' ]; then echo COMPILED; else echo BUILDER; fi
 }
 
 # debian FOLDER PACKAGE...: the packages and what they need, unpacked and not set up.
@@ -147,7 +155,8 @@ built() { find "$programs" -maxdepth 1 -type f -executable; }
 # Its `cargo build` hands out what was built outside. It takes all other words for granted, but for --target.
 COMPILED() {
     local program
-    debian "$work/compiled" dash coreutils findutils
+    [ -n "$(built)" ] || die "nothing is built yet: ./berth test builds what the tests run"
+    debian "$work/compiled" dash coreutils findutils sed
     ln -sf dash "$work/compiled/bin/sh"
     mkdir -p "$work"/compiled/{programs,static,usr/local/bin}
     built | while IFS= read -r program; do strip -o "$work/compiled/programs/$(basename "$program")" "$program"; done
@@ -217,14 +226,16 @@ remove() {
 all() {
     make "$1" BASE POSTGRES NATS
     # Without the image of a runtime, its examples are left out.
-    runtimes | xargs --max-args 1 --max-procs 2 "$0" || say "of a runtime that failed there will be no image"
+    # shellcheck disable=SC2016 # the variables are the inner shell's
+    runtimes | xargs --max-args 1 --max-procs 2 sh -c '"$0" "$1" || echo "there will be no image for $1" >&2' "$0"
 }
 
 case ${1-} in
     --missing) missing BUILDER BASE POSTGRES NATS ;;
     --remove) remove ;;
-    --tests) all "$(compiler)" ;;
-    -*) die "usage: $0 [NAME... | --tests | --missing | --remove]" ;;
+    --tests) all "$(builder)" ;;
+    --builder) tag "$(builder)" ;;
+    BUILDER | COMPILED | BASE | POSTGRES | NATS | native | java | python | php | node | mono | wine) make "$@" ;;
     '') all BUILDER ;;
-    *) make "$@" ;;
+    *) die "usage: $0 [NAME... | --tests | --builder | --missing | --remove]" ;;
 esac

@@ -30,6 +30,32 @@ impl Example {
         }
         missing.is_none()
     }
+
+    /// Puts the program alone into a folder: what was built, or, where nothing is, the script.
+    pub fn put(&self, folder: &Path) {
+        let workshop = tempfile::tempdir().expect("cannot make a folder");
+        copy(self.name, workshop.path());
+        build(workshop.path(), self.variant);
+        let built = workshop.path().join("build");
+        let programs = if built.is_dir() { &built } else { workshop.path() };
+        for entry in fs::read_dir(programs).expect("cannot read the folder") {
+            let path = entry.expect("cannot read the folder").path();
+            if path.is_file() && path.file_stem().is_some_and(|stem| stem == "hello") {
+                let name = path.file_name().expect("a file has a name");
+                fs::copy(&path, folder.join(name)).expect("cannot copy the program");
+            }
+        }
+    }
+}
+
+/// Adds to the declaration in this folder what `berth init` cannot know of: a secret, where the program says that it is ready, and these
+/// fields.
+pub fn declare_rest(folder: &Path, fields: &str) {
+    let path = folder.join("mesh.toml");
+    let written = fs::read_to_string(&path).expect("there is no declaration");
+    let service = format!("port = 8200\nsecrets = [\"greeting\"]\nhealth = {{ path = \"/readyz\" }}\n{fields}");
+    let declared = written.replacen("port = 8200\n", &service, 1) + "\n[secrets.greeting]\nsource = \"generated\"\n";
+    fs::write(path, declared).expect("cannot write the declaration");
 }
 
 /// An executable.

@@ -5,7 +5,7 @@
 //! installed here is left out and named.
 #![allow(clippy::unwrap_used, reason = "in a test")]
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, process::Command};
 
 use e2e::{
     Mesh,
@@ -65,36 +65,12 @@ async fn settles_in(example: &Example, fields: &str) {
         return;
     }
     let mesh = Mesh::undeclared();
-    put_program(example, mesh.folder());
+    example.put(mesh.folder());
     mesh.expect(&["init", "--name", example.name]);
-    add_what_it_needs(&mesh, fields);
+    example::declare_rest(mesh.folder(), fields);
     mesh.start();
     answers_and_heals(&mesh, example.name).await;
     becomes_containers(&mesh, example.name);
-}
-
-/// The program alone: what was built, or, where nothing is, the script.
-fn put_program(example: &Example, folder: &Path) {
-    let workshop = tempfile::tempdir().unwrap();
-    example::copy(example.name, workshop.path());
-    example::build(workshop.path(), example.variant);
-    let built = workshop.path().join("build");
-    let programs = if built.is_dir() { built } else { workshop.path().to_owned() };
-    for entry in fs::read_dir(programs).unwrap().map(Result::unwrap) {
-        let is_program = Path::new(&entry.file_name()).file_stem().is_some_and(|stem| stem == "hello");
-        if is_program && entry.path().is_file() {
-            fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
-        }
-    }
-}
-
-/// A secret, and where it says that it is ready: `berth init` cannot know of either.
-fn add_what_it_needs(mesh: &Mesh, fields: &str) {
-    let path = mesh.folder().join("mesh.toml");
-    let written = fs::read_to_string(&path).unwrap();
-    let service = format!("port = 8200\nsecrets = [\"greeting\"]\nhealth = {{ path = \"/readyz\" }}\n{fields}");
-    let declared = written.replacen("port = 8200\n", &service, 1) + "\n[secrets.greeting]\nsource = \"generated\"\n";
-    fs::write(path, declared).unwrap();
 }
 
 async fn answers_and_heals(mesh: &Mesh, name: &str) {

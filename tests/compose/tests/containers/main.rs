@@ -1,10 +1,14 @@
 //! The shop in containers: it comes up, orders go through, it is confined, it scales, it heals, and it keeps what it knows.
-//! Beside it, [`runtimes`]: programs of every kind; [`file`]: who takes the compose file; and [`sources`]: what images are built of.
+//! Beside it, [`runtimes`]: programs of every kind; [`strangers`]: one that `berth init` declares;
+//! [`file`]: who takes the compose file; and [`sources`]: what images are built of.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test")]
 
 mod file;
 mod runtimes;
 mod sources;
+mod strangers;
+
+use std::env;
 
 use compose::Stack;
 use e2e::Shop;
@@ -12,11 +16,10 @@ use serde_json::Value;
 
 /// Compiled as tests are: what goes into a registry is built in the profile `dist`, which takes several times as long.
 const DEV: &str = "PROFILE=dev";
-/// The builder that compiles nothing, where `stand-ins.sh` has made it.
-const COMPILED: &str = "berth-stand-in/compiled";
 
 fn build(stack: &Stack) {
-    let builder = compose::has_image(COMPILED).then(|| format!("BUILDER={COMPILED}"));
+    // In the engine of `./berth test`, one that compiles nothing.
+    let builder = env::var("BERTH_TEST_BUILDER").ok().map(|image| format!("BUILDER={image}"));
     stack.build(&[Some(DEV), builder.as_deref()].into_iter().flatten().collect::<Vec<_>>());
 }
 
