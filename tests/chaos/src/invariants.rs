@@ -102,15 +102,15 @@ async fn owed(world: &World) -> Result<Vec<String>> {
     Ok(owed)
 }
 
-/// Checks all of them.
+/// Checks all of them. Where a database was `restored`, orders may be unknown of which the other side remembers that they have nothing.
 ///
 /// # Errors
 /// A database cannot be asked.
-pub async fn check(world: &World, history: &History, poison: &[Poison]) -> Result<Vec<Finding>> {
+pub async fn check(world: &World, history: &History, poison: &[Poison], restored: bool) -> Result<Vec<Finding>> {
     let books = Books::read(world).await?;
     let mut findings = vec![
         Finding::new("every acknowledged command ends exactly once", books.commands(history)),
-        Finding::new("a document is confirmed if and only if its reservation is taken", books.agreement()),
+        Finding::new("a document is confirmed if and only if its reservation is taken", books.agreement(restored)),
         Finding::new("stock is conserved", books.stock(history)),
         Finding::new("no reservation without a live saga or past its deadline", books.reservations()),
     ];
@@ -296,7 +296,7 @@ impl Books {
         (document.lines != lines.iter().copied().collect()).then(|| format!("{id} holds other lines than were ordered"))
     }
 
-    fn agreement(&self) -> Vec<String> {
+    fn agreement(&self, restored: bool) -> Vec<String> {
         let mut contradictions = Vec::new();
         for (id, order) in self.orders() {
             let reservation = self.reservations.get(&id);
@@ -318,10 +318,9 @@ impl Books {
                 contradictions.push(format!("order {id} took other goods than it holds"));
             }
         }
-        // Nothing was left to one that is not known any more, and that is remembered.
         let has_something = |reservation: &Reservation| matches!(&*reservation.state, "held" | "taken");
         let orphans = self.reservations.iter().filter(|(id, _)| !self.documents.contains_key(id));
-        let orphans = orphans.filter(|(_, reservation)| has_something(reservation));
+        let orphans = orphans.filter(|(_, reservation)| !restored || has_something(reservation));
         contradictions.extend(orphans.map(|(id, of)| format!("a reservation of no order, {id}, is {}", of.state)));
         contradictions
     }

@@ -144,7 +144,8 @@ async fn torment(world: &Arc<World>, order: &Order, tell: &(impl Fn(&str) + Sync
     let quiet = invariants::quiesce(world).await;
     let quiet_after_seconds = healed.elapsed().as_secs_f64();
     let mut findings = vec![Finding::new("every fault heals", failures), quiet];
-    findings.extend(invariants::check(world, &history, &poison).await?);
+    let restored = strikes.contains_key(&Fault::DatabaseRestored);
+    findings.extend(invariants::check(world, &history, &poison, restored).await?);
     let (acknowledged, unknown) = history.tally();
     let (requests, orders) = (history.requests, history.orders.len());
     let counts = Counts { requests, orders, acknowledged, unknown, ..counts(world).await? };
