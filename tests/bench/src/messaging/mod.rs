@@ -11,19 +11,21 @@ mod writes;
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use async_nats::jetstream;
 use database::{Database, Statements as _};
 use futures_util::TryStreamExt as _;
 use outbox::Outbox;
 use testkit::{Nats, Postgres};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use report::{Goal, Report};
 
 /// How many callers write at once: as many as the pool has connections.
 const WRITERS: usize = 16;
+/// Longest time for a relay or a consumer to begin.
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Servers as a mesh has them, but for TLS.
 struct Servers {
@@ -79,19 +81,24 @@ impl Servers {
     /// Waits until the relay of this database leads and has agreed with its stream: what that costs is no throughput.
     async fn led(&self, database: &Database) -> Result<()> {
         let client = database.get().await?;
-        while !client.one("SELECT EXISTS (SELECT FROM outbox_stream)", &[]).await?.get::<_, bool>(0) {
-            sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+        let led = async {
+            while !client.one("SELECT EXISTS (SELECT FROM outbox_stream)", &[]).await?.get::<_, bool>(0) {
+                sleep(Duration::from_millis(20)).await;
+            }
+            anyhow::Ok(())
+        };
+        timeout(STARTS_WITHIN, led).await.context("no relay leads")?
     }
 
     /// Waits until this consumer of this stream is there.
     async fn subscribed(&self, stream: &str, consumer: &str) -> Result<()> {
         let stream = jetstream::new(self.client.clone()).get_stream_no_info(stream).await?;
-        while stream.consumer_info(consumer).await.is_err() {
-            sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+        let subscribed = async {
+            while stream.consumer_info(consumer).await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(STARTS_WITHIN, subscribed).await.context("the consumer does not subscribe")
     }
 }
 
