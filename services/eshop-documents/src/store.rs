@@ -547,8 +547,9 @@ pub async fn answer(tx: &Transaction<'_>, id: Uuid, event: &saga::Event, cause: 
 async fn disown(tx: &Transaction<'_>, id: Uuid, event: &saga::Event, cause: &Cause) -> Result<(), Error> {
     match event {
         saga::Event::Reserved => emit(tx, id, cause, &Release { order_id: id, reason: ReleaseReason::Unknown }).await,
-        // The release that answered `Reserved` covers it. What nobody was ever asked to take is no answer to anything.
-        saga::Event::Taken if Outbox::version(tx, Take::SUBJECT, id).await? > 0 => Ok(()),
+        // A command about it exists, so `Reserved` is or will be answered, and that release covers it. What nobody was ever asked for
+        // is no answer to anything.
+        saga::Event::Taken if Outbox::version(tx, Release::SUBJECT, id).await? > 0 => Ok(()),
         saga::Event::Refused(_) | saga::Event::Released => Ok(()),
         _ => Err(Error::NotFound),
     }
