@@ -34,7 +34,7 @@ pub(super) async fn freeze_leader(world: &World, dice: &mut ChaCha8Rng) -> Resul
     let mut units = world.units_of(service);
     units.extend([database, "nats".to_owned()]);
     let _claims = world.claim(&units).await?;
-    let (old, port) = leader(world, service).await?;
+    let (old, port) = first_leader(world, service).await?;
     let unit = owner(world, service, port).with_context(|| format!("no instance of {service} holds port {port}"))?;
     let pid = world.pid(&unit)?;
     kill(Pid::from_raw(pid), Signal::SIGSTOP)?;
@@ -58,6 +58,17 @@ struct Thaw(i32);
 impl Drop for Thaw {
     fn drop(&mut self) {
         let _ = kill(Pid::from_raw(self.0), Signal::SIGCONT);
+    }
+}
+
+/// The leader, as soon as there is one: after another fault that takes a moment.
+async fn first_leader(world: &World, service: &str) -> Result<(i32, i32)> {
+    let began = Instant::now();
+    loop {
+        match leader(world, service).await {
+            Err(_) if began.elapsed() < TAKEN_OVER_WITHIN => sleep(Duration::from_millis(100)).await,
+            found => return found,
+        }
     }
 }
 
