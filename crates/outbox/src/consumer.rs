@@ -687,16 +687,15 @@ impl<H: Handler> Inner<H> {
     }
 
     /// Begins in the middle with aggregates whose first events the stream does not have any more: everything before the parked
-    /// event is acknowledged, so nothing that could still come precedes it. A gap in the middle of a known history is never
-    /// skipped: it waits for a person.
+    /// event is here for certain, so nothing that could still come precedes it. What is acknowledged may yet be delivered again, to a
+    /// database that was put back. A gap in the middle of a known history is never skipped: it waits for a person.
     async fn adopt_headless(&self) -> Result<(), SweepError> {
         let client = self.database.get().await?;
         let headless = self.inbox.headless(&client, 2 * self.options.sweep).await?;
         if headless.is_empty() {
             return Ok(());
         }
-        let info = self.info().await?;
-        let floor = i64::try_from(info.ack_floor.stream_sequence).unwrap_or(i64::MAX);
+        let floor = self.inbox.progress(&client).await?.floor;
         for found in headless.iter().filter(|found| found.stream_sequence <= floor) {
             tracing::warn!(consumer = self.inbox.consumer, aggregate = %found.aggregate, version = found.version, "earlier events are not in the stream any more: beginning here");
             self.inbox.adopt(&client, found).await?;
