@@ -13,7 +13,7 @@ use runtime::{
     settings::Settings,
 };
 use tls::{Identity, SpiffeId};
-use tokio::{sync::watch, time::sleep};
+use tokio::{sync::watch, time::timeout};
 
 use crate::Event;
 
@@ -45,8 +45,8 @@ pub enum EventsError {
 pub struct Events {
     client: Client,
     jetstream: Context,
-    /// Changes whenever the connection comes or goes.
-    changes: watch::Receiver<()>,
+    /// Tells whoever subscribes whenever the connection comes or goes.
+    changed: watch::Sender<()>,
     service: Arc<str>,
     source: Arc<str>,
 }
@@ -80,7 +80,8 @@ impl Events {
     }
 
     async fn open(options: ConnectOptions, url: &str, service: &str, source: String) -> Result<Self, EventsError> {
-        let (changed, changes) = watch::channel(());
+        let changed = watch::Sender::new(());
+        let tells = changed.clone();
         let client = options
             .custom_inbox_prefix(format!("_INBOX_{service}"))
             .retry_on_initial_connect()
@@ -95,7 +96,7 @@ impl Events {
             .ping_interval(Duration::from_secs(5))
             .event_callback(move |event| {
                 if matches!(event, ClientEvent::Connected | ClientEvent::Disconnected) {
-                    changed.send_replace(());
+                    tells.send_replace(());
                 }
                 async move {
                     match event {
@@ -108,7 +109,7 @@ impl Events {
             .connect(url)
             .await?;
         let jetstream = ContextBuilder::new().timeout(ANSWER).ack_timeout(ANSWER).build(client.clone());
-        Ok(Self { client, jetstream, changes, service: service.into(), source: source.into() })
+        Ok(Self { client, jetstream, changed, service: service.into(), source: source.into() })
     }
 
     /// Whether the server can be reached now; for a readiness check.
@@ -143,21 +144,15 @@ impl Events {
 
     /// Waits until the server can be reached.
     pub(crate) async fn connected(&self) {
-        let mut changes = self.changes.clone();
-        // The one that is cloned has never looked: without this, every change there ever was would be news.
-        changes.mark_unchanged();
+        let mut changes = self.changed.subscribe();
         while !self.is_connected() {
-            tokio::select! {
-                Ok(()) = changes.changed() => {}
-                () = sleep(Duration::from_millis(500)) => {}
-            }
+            let _ = timeout(Duration::from_millis(500), changes.changed()).await;
         }
     }
 
     /// Ends as soon as the connection is lost, and with it every answer that is awaited; counted from the call on.
     pub(crate) fn lost(&self) -> impl Future<Output = ()> + use<> {
-        let (client, mut changes) = (self.client.clone(), self.changes.clone());
-        changes.mark_unchanged();
+        let (client, mut changes) = (self.client.clone(), self.changed.subscribe());
         async move {
             // A reconnection also means that the answers are lost. Without a sender nothing is ever told.
             if client.connection_state() == State::Connected && changes.changed().await.is_err() {
