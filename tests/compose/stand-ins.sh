@@ -3,8 +3,8 @@
 # and the same compose file run where no image registry can be reached.
 #
 #   tests/compose/stand-ins.sh [NAME...]   pulls what is missing, and makes a stand-in of what cannot be pulled
-#   tests/compose/stand-ins.sh --tests     the same for the tests: where the builder cannot be pulled, it is one that compiles nothing
-#   tests/compose/stand-ins.sh --builder   only names the image that is the builder then
+#   tests/compose/stand-ins.sh --tests     the same for the tests: where the builder cannot be pulled, it is one that compiles nothing;
+#                                          prints the builder's tag, and nothing else
 #   tests/compose/stand-ins.sh --missing   only names which of the first four below are missing and cannot be pulled
 #   tests/compose/stand-ins.sh --remove    removes the stand-ins: the next build pulls the real images
 #
@@ -233,9 +233,12 @@ all() {
 case ${1-} in
     --missing) missing BUILDER BASE POSTGRES NATS ;;
     --remove) remove ;;
-    --tests) all "$(builder)" ;;
-    --builder) tag "$(builder)" ;;
+    --tests)
+        builder=$(builder)
+        all "$builder" >&2
+        tag "$builder"
+        ;;
     BUILDER | COMPILED | BASE | POSTGRES | NATS | native | java | python | php | node | mono | wine) make "$@" ;;
     '') all BUILDER ;;
-    *) die "usage: $0 [NAME... | --tests | --builder | --missing | --remove]" ;;
+    *) die "usage: $0 [NAME... | --tests | --missing | --remove]" ;;
 esac
