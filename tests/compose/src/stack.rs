@@ -43,8 +43,9 @@ impl Stack {
     /// The mesh of a folder in which `fill` puts a declaration and what it needs, with a public port that meets no other on this
     /// machine. Nothing runs yet.
     pub async fn of(fill: impl FnOnce(&Path)) -> Self {
-        // Compose programs name their project after the folder, some in small letters only.
-        let name = format!("berth-test-{:08x}", rand::random::<u32>());
+        // Compose programs name their project after the folder, some in small letters only. The letter keeps digits alone from being
+        // read as an instance's number, which no mesh may be called by.
+        let name = format!("berth-test-m{:08x}", rand::random::<u32>());
         let folder =
             tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().expect("cannot make a folder").keep();
         fill(&folder);
