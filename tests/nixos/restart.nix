@@ -21,8 +21,8 @@
     metrics = f"curl -sk --cert {own}/tls-cert.pem --key {own}/tls-key.pem https://one.eshop.internal:8080/metrics"
 
     def both_are_up(service):
-        """As the gateway sees it, which is later than systemd does."""
-        one.wait_until_succeeds(f"{metrics} | grep -x 'upstream_links{{service=\"{service}\",state=\"up\"}} 2'")
+        """As the gateway sees it, which is later than systemd does. It keeps two connections to an instance."""
+        one.wait_until_succeeds(f"{metrics} | grep -x 'upstream_links{{service=\"{service}\",state=\"up\"}} 4'")
 
     with subtest("one of two instances is killed: no read fails, and it is back"):
         one.succeed("systemctl reset-failed")
