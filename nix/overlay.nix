@@ -9,6 +9,7 @@ final: _: {
       lib
       callPackage
       runCommand
+      removeReferencesTo
       berthWorkspace
       ;
   };

@@ -3,6 +3,7 @@
   lib,
   callPackage,
   runCommand,
+  removeReferencesTo,
   berthWorkspace,
 }:
 let
@@ -13,13 +14,17 @@ let
       {
         pname = name;
         inherit (berthWorkspace) version;
+        nativeBuildInputs = [ removeReferencesTo ];
+        # Else each had all the others in its closure.
+        disallowedReferences = [ berthWorkspace ];
         meta = berthWorkspace.meta // {
           description = "${name}, of Berth";
           mainProgram = name;
         };
       }
       ''
-        install -Dm555 ${berthWorkspace}/bin/${name} $out/bin/${name}
+        install -D ${berthWorkspace}/bin/${name} $out/bin/${name}
+        remove-references-to -t ${berthWorkspace} $out/bin/${name}
       '';
 in
 lib.genAttrs ([ "berth" ] ++ lib.attrNames folders) program
