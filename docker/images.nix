@@ -60,6 +60,9 @@ let
   image =
     {
       name,
+      # As docker-compose.yaml has it: a package's is the same in every mesh, an artifact's is the mesh's own.
+      repository ? "berth/${name}",
+      tag ? berthPrograms.berth.version,
       description,
       version,
       licenses ? null,
@@ -69,8 +72,8 @@ let
       config,
     }:
     dockerTools.buildLayeredImage {
-      name = "${plan.name}/${name}";
-      tag = "latest";
+      name = repository;
+      inherit tag;
       contents = [
         (tree name links)
         # Some programs ask what their account is called.
@@ -140,6 +143,8 @@ let
       started =
         if executable ? package then
           {
+            repository = "berth/${executable.package}";
+            tag = berthPrograms.berth.version;
             artifact = program;
             links.${program} = lib.getExe' package executable.package;
             version = lib.getVersion package;
@@ -147,6 +152,8 @@ let
           }
         else
           {
+            repository = "${plan.name}/${service.name}";
+            tag = "latest";
             artifact = "/app/${executable.artifact.path}";
             links."/app" = files;
             version = "0";
@@ -160,7 +167,13 @@ let
     in
     image {
       inherit (service) name;
-      inherit (started) links version licenses;
+      inherit (started)
+        repository
+        tag
+        links
+        version
+        licenses
+        ;
       inherit environment;
       description = "${service.name} of the mesh ${plan.name}";
       path = runtimes.${service.runtime};
