@@ -116,6 +116,8 @@ let
     description = "${name}, as many instances as are started with the machine";
     wantedBy = [ "berth.target" ];
     partOf = [ "berth.target" ];
+    # Said, since systemd would order a target after what it is part of.
+    before = [ "berth.target" ];
     wants = unit.unitsOf name;
   };
 in

@@ -226,6 +226,10 @@ in
         true
       ];
     };
+    testAMachineIsUpWhenItsServicesAre = {
+      expr = machines.items-2.systemd.targets.item-management.before;
+      expected = [ "berth.target" ];
+    };
     testServersAreOrderedByReadiness = {
       expr = (unit one "eshop-documents@").after;
       expected = [
