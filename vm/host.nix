@@ -16,7 +16,8 @@
 let
   cfg = config.berth.host;
   user = "berth-machines";
-  runner = pkgs.callPackage ./runner.nix { };
+  # Also where the host's own packages know nothing of this repository.
+  runner = (pkgs.extend (import ../nix/overlay.nix)).callPackage ./runner.nix { };
 
   # An interface's name has fifteen letters at most, a node's name more.
   tap = name: "vm-${builtins.substring 0 11 (builtins.hashString "sha256" name)}";

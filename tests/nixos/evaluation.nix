@@ -312,6 +312,45 @@ in
     };
   };
 
+  # As somebody writes it whose packages know nothing of this repository.
+  eval-host = check "host" {
+    testItRunsAMachineInItsSizeAndHandsItItsSecrets = {
+      expr =
+        let
+          config =
+            (nixosSystem {
+              modules = [
+                (removeAttrs base [ "nixpkgs" ])
+                self.nixosModules.host
+                {
+                  nixpkgs.hostPlatform = pkgs.stdenv.hostPlatform.system;
+                  berth.host.machines = { inherit (self.nixosConfigurations) edge; };
+                }
+              ];
+            }).config;
+          unit = settings config "berth-machine-edge";
+        in
+        [
+          (broken config)
+          unit.MemoryMax
+          unit.CPUQuota
+          unit.LoadCredential
+          (lib.hasInfix "--credentials %d" (toString unit.ExecStart))
+        ];
+      expected =
+        let
+          edge = lib.findFirst (node: node.name == "edge") null plan.nodes;
+        in
+        [
+          [ ]
+          (edge.memory_bytes + 256 * 1024 * 1024)
+          "${toString (edge.cpu_millis / 10)}%"
+          "machine:/var/lib/berth-credentials/edge"
+          true
+        ];
+    };
+  };
+
   eval-credentials = check "credentials" {
     testEachUnitGetsItsOwnAndNoOthers = {
       expr = map ({ node, unit, ... }: (settings machines.${node} unit).LoadCredentialEncrypted) sized;
