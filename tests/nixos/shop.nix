@@ -5,18 +5,20 @@ let
   node = import ./node.nix { inherit self; };
 
   machinesOf =
-    folder:
+    kind: folder:
     let
       plan = folder + "/mesh.lock.json";
       resolved = lib.importJSON plan;
       names = map (node: node.name) resolved.nodes;
       gateway = lib.findFirst (service: service.name == resolved.gateway.service) null resolved.services;
-      # The last part of an interface's name on the host is bounded; the test framework would call it eth1.
-      network.virtualisation = {
-        vlans = [ ];
-        interfaces.e1 = {
-          vlan = 1;
-          assignIP = true;
+      # The name of a container's interface on the host holds that of the container, and is bounded; the test framework would call it eth1.
+      network = lib.optionalAttrs (kind == "containers") {
+        virtualisation = {
+          vlans = [ ];
+          interfaces.e1 = {
+            vlan = 1;
+            assignIP = true;
+          };
         };
       };
       # The test framework gives each machine one.
@@ -55,8 +57,8 @@ in
     file:
     let
       test = import file { inherit lib pkgs; };
-      machines = machinesOf (test.mesh or ../..);
       kind = test.kind or "containers";
+      machines = machinesOf kind (test.mesh or ../..);
     in
     pkgs.testers.runNixOSTest (
       { containers, nodes, ... }:
