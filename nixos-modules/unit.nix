@@ -7,14 +7,15 @@
 {
   hardening = import ./hardening.nix;
 
-  # Of the size that the plan gives. Beyond nine tenths of its memory it is slowed down, at the limit it is killed as a whole; swap would only
-  # put off the one and the other.
+  # Of the size that the plan gives. Shortly before the limit what can be given back is taken from it, at the limit it is killed as a whole; swap
+  # would only put that off. The band between is narrow, whatever the size: the kernel makes a process that grows in it wait, so that one which
+  # leaks would go on there for minutes, alive and of no use.
   limits =
     { memory, cpu }:
     {
       Slice = "berth.slice";
       MemoryMax = memory;
-      MemoryHigh = memory - memory / 10;
+      MemoryHigh = memory - lib.min (memory / 10) (2 * 1024 * 1024);
       MemorySwapMax = 0;
       CPUQuota = "${toString (lib.max 1 (builtins.ceil (cpu * 100)))}%";
       TasksMax = 512;
