@@ -22,6 +22,9 @@ enum What {
         /// How many times raw and ours take turns
         #[arg(long, default_value_t = 5)]
         rounds: u32,
+        /// Measures these alone
+        #[arg(long, value_name = "PART")]
+        only: Vec<messaging::Part>,
         /// Writes the figures as JSON
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -30,9 +33,9 @@ enum What {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    let What::Messaging { rounds, json } = Options::parse().what;
+    let What::Messaging { rounds, only, json } = Options::parse().what;
     ensure!(!cfg!(debug_assertions), "built without optimization, which measures nothing: use `./berth bench`");
-    let report = messaging::run(rounds.max(1), |line| println!("{line}")).await?;
+    let report = messaging::run(rounds.max(1), &only, |line| println!("{line}")).await?;
     println!("{}", report.table());
     if let Some(file) = json {
         std::fs::write(file, serde_json::to_string_pretty(&report)?)?;

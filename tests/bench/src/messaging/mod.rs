@@ -102,29 +102,55 @@ impl Servers {
     }
 }
 
-/// Measures everything; `tell` hears what is being done.
+/// What can be measured alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// A domain write with its outbox row
+    Writes,
+    /// The relay's throughput
+    Relay,
+    /// Commit to handler done, at half load
+    Latency,
+    /// A backlog of 100,000 events, and the memory it takes to drain it
+    Backlog,
+    /// Complete order sagas
+    Sagas,
+}
+
+/// Measures these parts, all if there are none; `tell` hears what is being done.
 ///
 /// # Errors
 /// A server does not start, does not wait for the disk, or refuses something.
-pub async fn run(rounds: u32, tell: impl Fn(&str)) -> Result<Report> {
+pub async fn run(rounds: u32, parts: &[Part], tell: impl Fn(&str)) -> Result<Report> {
     let servers = Servers::start().await?;
     let settings = machine::settings(&servers).await?;
     for (name, value) in &settings {
         tell(&format!("{name} = {value}"));
     }
+    let wanted = |part| parts.is_empty() || parts.contains(&part);
     let mut goals = Vec::new();
-    tell("domain writes with an outbox row");
-    goals.push(writes::measure(&servers, rounds).await?);
-    tell("relay");
-    goals.push(relay::measure(&servers, rounds).await?);
-    tell("commit to handler done");
-    goals.push(latency::measure(&servers).await?);
-    tell("a backlog of 100,000");
-    goals.extend(backlog::measure(&servers).await?);
+    if wanted(Part::Writes) {
+        tell("domain writes with an outbox row");
+        goals.push(writes::measure(&servers, rounds).await?);
+    }
+    if wanted(Part::Relay) {
+        tell("relay");
+        goals.push(relay::measure(&servers, rounds).await?);
+    }
+    if wanted(Part::Latency) {
+        tell("commit to handler done");
+        goals.push(latency::measure(&servers).await?);
+    }
+    if wanted(Part::Backlog) {
+        tell("a backlog of 100,000");
+        goals.extend(backlog::measure(&servers).await?);
+    }
     // Its tables are those of the services, and not all of them can live beside the tables above.
     drop(servers);
-    tell("order sagas");
-    goals.push(sagas::measure(&Servers::start().await?, rounds).await?);
+    if wanted(Part::Sagas) {
+        tell("order sagas");
+        goals.push(sagas::measure(&Servers::start().await?, rounds).await?);
+    }
     Ok(Report::new(settings, rounds, goals))
 }
 
