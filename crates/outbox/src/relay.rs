@@ -155,8 +155,9 @@ impl Relay {
         self.lead(&mut ledger, &stream, last_sequence, stop).await
     }
 
-    /// Publishes until `stop` or until something is in doubt. While a batch is on its way, the one before it is marked and the next
-    /// one claimed: where that one belongs in the stream is known beforehand.
+    /// Publishes until `stop` or until something is in doubt. While a batch is committed, the one before it is marked and the next
+    /// one claimed and staged: where that one belongs in the stream is known beforehand. It is committed only when the one before it
+    /// is known to be stored.
     async fn lead(
         &self,
         ledger: &mut Ledger,
@@ -164,16 +165,16 @@ impl Relay {
         mut last_sequence: u64,
         stop: &CancellationToken,
     ) -> Result<(), Interrupted> {
-        let (mut published, mut claimed): (Option<Batch>, Option<Batch>) = (None, None);
+        let (mut published, mut staged): (Option<Batch>, Option<Batch>) = (None, None);
         let mut checked = Instant::now();
         while !stop.is_cancelled() && self.events.is_connected() {
-            let Some(batch) = claimed.take() else {
+            let Some(batch) = staged.take() else {
                 failpoint!(failpoints::RELAY_CLAIM);
-                claimed = ledger.turn(published.as_ref(), None, Some(last_sequence)).await?;
+                staged = self.claim(ledger, stream, published.as_ref(), None, last_sequence).await?;
                 if published.take().is_some() {
                     failpoint!(failpoints::RELAY_MARKED);
                 }
-                if claimed.is_some() {
+                if staged.is_some() {
                     continue;
                 }
                 match self.idle(ledger, checked, stop).await? {
@@ -189,25 +190,44 @@ impl Relay {
                 }
                 continue;
             };
+            // The database is asked first: it works while this process waits for the event server.
+            let (claimed, committed) = tokio::join!(
+                biased;
+                self.claim(ledger, stream, published.as_ref(), Some(&batch), batch.end()),
+                self.commit(stream, &batch)
+            );
+            last_sequence = committed?;
+            staged = claimed?;
+            failpoint!(failpoints::RELAY_MARK);
+            published = Some(batch);
+        }
+        // What is claimed and not committed is given back.
+        ledger.turn(published.as_ref(), None, None).await?;
+        if let Some(batch) = staged {
+            ledger.bury(batch.id, &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Marks a batch published, and claims and stages the one that is to follow `follows`. See [`Ledger::turn`].
+    async fn claim(
+        &self,
+        ledger: &mut Ledger,
+        stream: &Stream,
+        mut published: Option<&Batch>,
+        in_flight: Option<&Batch>,
+        follows: u64,
+    ) -> Result<Option<Batch>, Interrupted> {
+        loop {
+            let claimed = ledger.turn(published.take(), in_flight, Some(follows)).await?;
+            let Some(batch) = claimed else { return Ok(None) };
             if self.bury_refused(ledger, stream, &batch).await? {
                 continue;
             }
             failpoint!(failpoints::RELAY_PUBLISH);
-            let (sent, turned) = tokio::join!(
-                self.send(stream, &batch),
-                ledger.turn(published.as_ref(), Some(&batch), Some(batch.end()))
-            );
-            last_sequence = sent?;
-            claimed = turned?;
-            failpoint!(failpoints::RELAY_MARK);
-            published = Some(batch);
+            stream.stage(&batch).await?;
+            return Ok(Some(batch));
         }
-        // What is claimed and not sent is given back.
-        ledger.turn(published.as_ref(), None, None).await?;
-        if let Some(batch) = claimed {
-            ledger.bury(batch.id, &[]).await?;
-        }
-        Ok(())
     }
 
     /// Waits for work, keeping the session alive meanwhile.
@@ -305,10 +325,10 @@ impl Relay {
         Ok(true)
     }
 
-    /// Publishes a claimed batch; gives the stream's last sequence.
-    async fn send(&self, stream: &Stream, batch: &Batch) -> Result<u64, Interrupted> {
+    /// Commits a staged batch; gives the stream's last sequence.
+    async fn commit(&self, stream: &Stream, batch: &Batch) -> Result<u64, Interrupted> {
         let began = Instant::now();
-        let last_sequence = stream.publish(batch).await?;
+        let last_sequence = stream.commit(batch).await?;
         self.outbox.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
         self.outbox.metrics.published.inc_by(batch.events.len() as u64);
         for owed in &batch.events {

@@ -121,7 +121,10 @@ impl Ledger {
     ) -> Result<Self, Error> {
         let connection = database.dedicated().await?;
         let patience = PATIENCE.as_millis();
-        let settings = format!("SET idle_session_timeout = {patience}; SET application_name = 'relay'");
+        // Planned for the values: which days hold a batch, and how long it is, decides what is fast.
+        let settings = format!(
+            "SET idle_session_timeout = {patience}; SET application_name = 'relay'; SET plan_cache_mode = force_custom_plan"
+        );
         connection.batch_execute(&settings).await?;
         let limits = (events.into(), bytes.into());
         Ok(Self { connection, stream: stream.to_owned(), source: source.to_owned(), limits })
@@ -216,7 +219,8 @@ impl Ledger {
     ///
     /// Their order is that of their positions, so events of one aggregate keep theirs; and one that was committed late is
     /// found because nothing marks it published.
-    // NOT IN (SELECT ...) is looked up in a hash table; <> ALL would compare each row with up to two thousand positions.
+    // NOT IN (SELECT ...) is looked up in a hash table; <> ALL would compare each row with up to two thousand positions. The bounds
+    // of the batch, which its events imply, tell the planner that it need not look each of them up in each of the days.
     pub(super) async fn turn(
         &self,
         published: Option<&Batch>,
@@ -230,7 +234,8 @@ impl Ledger {
             marked AS (
                 UPDATE outbox o SET published_at = now(), stream_sequence = $4 - cardinality($2::bigint[]) + p.place
                 FROM unnest($2::bigint[], $3::timestamptz[]) WITH ORDINALITY AS p(position, created_at, place)
-                WHERE o.position = p.position AND o.created_at = p.created_at AND o.published_at IS NULL),
+                WHERE o.position = p.position AND o.created_at = p.created_at AND o.published_at IS NULL
+                  AND o.position BETWEEN $12 AND $13 AND o.created_at BETWEEN $14 AND $15),
             head AS (
                 SELECT * FROM outbox WHERE published_at IS NULL AND position NOT IN (SELECT unnest($7::bigint[]))
                 ORDER BY position LIMIT $8),
@@ -247,14 +252,31 @@ impl Ledger {
             FROM taken ORDER BY position";
         let (positions, times): (Vec<i64>, Vec<Timestamp>) =
             published.iter().flat_map(|batch| &batch.events).map(|owed| (owed.position, owed.time)).unzip();
+        let (first, last) = (positions.iter().min(), positions.iter().max());
+        let (oldest, newest) = (times.iter().min(), times.iter().max());
         let taken: Vec<i64> = published.into_iter().chain(in_flight).flat_map(Batch::positions).collect();
         let (done, end) = (published.map(|batch| batch.id), signed(published.map(Batch::end).unwrap_or_default()));
-        let last = published.and_then(|batch| batch.events.last()).map(|owed| owed.id);
+        let last_message = published.and_then(|batch| batch.events.last()).map(|owed| owed.id);
         let (id, (events, bytes)) = (Uuid::now_v7(), self.limits);
         let (events, last_sequence) = (if follows.is_some() { events } else { 0 }, follows.unwrap_or_default());
         let expected = signed(last_sequence);
-        let params: [&(dyn ToSql + Sync); 11] =
-            [&done, &positions, &times, &end, &last, &self.stream, &taken, &events, &bytes, &id, &expected];
+        let params: [&(dyn ToSql + Sync); 15] = [
+            &done,
+            &positions,
+            &times,
+            &end,
+            &last_message,
+            &self.stream,
+            &taken,
+            &events,
+            &bytes,
+            &id,
+            &expected,
+            &first,
+            &last,
+            &oldest,
+            &newest,
+        ];
         let rows = failpoint!(during self.connection.all(sql, &params), failpoints::RELAY_CLAIMING)?;
         let events = rows.iter().map(|row| owed(row, &self.source)).collect::<Result<Vec<Owed>, _>>()?;
         Ok((!events.is_empty()).then_some(Batch { id, last_sequence, events }))

@@ -42,7 +42,7 @@ const INCARNATION: &str = "berth-incarnation";
 /// Room for the headers of a message, of which the server counts every byte.
 const HEADERS: usize = 512;
 
-/// Longest time to hand a whole batch to the connection and get its answer.
+/// Longest time to hand a batch to the connection, and longest time to get its answer.
 const BATCH: Duration = Duration::from_secs(8);
 
 /// The stream of the service.
@@ -113,48 +113,46 @@ impl Stream {
         Ok(State { incarnation, first_sequence, last_sequence })
     }
 
-    /// Publishes all events of the batch right after its expected sequence, or none; gives the last one's sequence.
+    /// Hands the event server all messages of a batch but the last, which commits it: nothing is stored until then, and what is not
+    /// committed within ten seconds is dropped there, so that its commit is refused.
+    ///
+    /// # Errors
+    /// The batch was not stored.
+    pub(super) async fn stage(&self, batch: &Batch) -> Result<(), Interrupted> {
+        let staged = async {
+            for (place, owed) in (1..batch.events.len()).zip(&batch.events) {
+                let (subject, payload) = (owed.subject.clone(), owed.payload.clone());
+                let headers = headers(batch, place, owed);
+                self.events.client().publish_with_headers(subject, headers, payload).await.map_err(events)?;
+            }
+            Ok(())
+        };
+        self.bounded(staged).await
+    }
+
+    /// Commits a staged batch: all its events are stored right after its expected sequence, or none. Gives the last one's sequence.
     ///
     /// # Errors
     /// After any error it is unknown whether the batch was stored.
-    pub(super) async fn publish(&self, batch: &Batch) -> Result<u64, Interrupted> {
-        let lost = self.events.lost();
-        tokio::select! {
-            outcome = self.send(batch) => outcome,
-            () = lost => Err(events("the connection was lost")),
-            () = tokio::time::sleep(BATCH) => Err(events("no answer to a batch")),
-        }
+    pub(super) async fn commit(&self, batch: &Batch) -> Result<u64, Interrupted> {
+        let committed = async {
+            let owed = batch.events.last().ok_or_else(|| events("an empty batch"))?;
+            failpoint!(failpoints::RELAY_PUBLISH_LAST);
+            let headers = headers(batch, batch.events.len(), owed);
+            let request = Request::new().payload(owed.payload.clone()).headers(headers).timeout(Some(ANSWER));
+            let asked = self.events.client().send_request(owed.subject.clone(), request);
+            let answer = failpoint!(during asked, failpoints::RELAY_PUBLISHED).map_err(events)?;
+            acknowledged(&answer.payload, batch)
+        };
+        self.bounded(committed).await
     }
 
-    async fn send(&self, batch: &Batch) -> Result<u64, Interrupted> {
-        let client = self.events.client();
-        let count = batch.events.len();
-        for (place, owed) in (1..).zip(&batch.events) {
-            let mut headers = HeaderMap::new();
-            headers.insert(NATS_MESSAGE_ID, owed.message_id());
-            headers.insert("Content-Type", CONTENT_TYPE);
-            if place == 1 {
-                headers.insert(NATS_EXPECTED_LAST_SEQUENCE, batch.last_sequence.to_string());
-            }
-            if count > 1 {
-                headers.insert(NATS_BATCH_ID, batch.id.to_string());
-                headers.insert(NATS_BATCH_SEQUENCE, place.to_string());
-            }
-            let (subject, payload) = (owed.subject.clone(), owed.payload.clone());
-            if place < count {
-                client.publish_with_headers(subject, headers, payload).await.map_err(events)?;
-                continue;
-            }
-            if count > 1 {
-                headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
-            }
-            failpoint!(failpoints::RELAY_PUBLISH_LAST);
-            let request = Request::new().payload(payload).headers(headers).timeout(Some(ANSWER));
-            let asked = client.send_request(subject, request);
-            let answer = failpoint!(during asked, failpoints::RELAY_PUBLISHED).map_err(events)?;
-            return acknowledged(&answer.payload, batch);
+    async fn bounded<T>(&self, sent: impl Future<Output = Result<T, Interrupted>>) -> Result<T, Interrupted> {
+        tokio::select! {
+            outcome = sent => outcome,
+            () = self.events.lost() => Err(events("the connection was lost")),
+            () = tokio::time::sleep(BATCH) => Err(events("no answer to a batch")),
         }
-        Err(events("an empty batch"))
     }
 
     /// Why the stream can never take this event, if so.
@@ -184,6 +182,25 @@ impl Stream {
             Err(error) => Err(events(error)),
         }
     }
+}
+
+/// The headers of the event in this place of the batch, counted from 1.
+fn headers(batch: &Batch, place: usize, owed: &Owed) -> HeaderMap {
+    let count = batch.events.len();
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_MESSAGE_ID, owed.message_id());
+    headers.insert("Content-Type", CONTENT_TYPE);
+    if place == 1 {
+        headers.insert(NATS_EXPECTED_LAST_SEQUENCE, batch.last_sequence.to_string());
+    }
+    if count > 1 {
+        headers.insert(NATS_BATCH_ID, batch.id.to_string());
+        headers.insert(NATS_BATCH_SEQUENCE, place.to_string());
+        if place == count {
+            headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+        }
+    }
+    headers
 }
 
 fn acknowledged(answer: &[u8], batch: &Batch) -> Result<u64, Interrupted> {
