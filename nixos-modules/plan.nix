@@ -60,24 +60,27 @@ let
           after
           ;
         credentials = credentials service.credentials;
-        instances = lib.listToAttrs (
-          map (
-            instance:
-            lib.nameValuePair (toString instance.index) {
-              inherit (instance) start port environment;
-            }
-          ) (lib.filter here service.instances)
-        );
-        health = {
-          inherit (service.health) path;
-          interval = service.health.interval_ms;
-        };
         stopTimeout = service.stop_timeout_ms;
         watchdog = service.watchdog_ms;
       }
       // size service
       // executable service
-    );
+    )
+    # Each value by itself: whoever sets one of an instance keeps the others.
+    // {
+      instances = lib.listToAttrs (
+        map (
+          instance:
+          lib.nameValuePair (toString instance.index) (
+            defaults { inherit (instance) start port; } // { environment = defaults instance.environment; }
+          )
+        ) (lib.filter here service.instances)
+      );
+      health = defaults {
+        inherit (service.health) path;
+        interval = service.health.interval_ms;
+      };
+    };
 in
 {
   config = mkIf (cfg.plan != null) {

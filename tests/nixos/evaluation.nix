@@ -226,6 +226,28 @@ in
         true
       ];
     };
+    testWhatIsSetOfAnInstanceLeavesTheRest = {
+      expr =
+        let
+          config = machine "items-2" [
+            {
+              berth.services.item-management.instances = {
+                "2".start = false;
+                "4".start = true;
+              };
+            }
+          ];
+          environmentOf = config: (unit config "item-management@4").environment;
+        in
+        [
+          config.systemd.targets.item-management.wants
+          (environmentOf config == environmentOf machines.items-2)
+        ];
+      expected = [
+        [ "item-management@4.service" ]
+        true
+      ];
+    };
     testAMachineIsUpWhenItsServicesAre = {
       expr = machines.items-2.systemd.targets.item-management.before;
       expected = [ "berth.target" ];
