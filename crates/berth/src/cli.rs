@@ -102,20 +102,23 @@ pub enum Command {
         compose: bool,
     },
     /// See and mend what services owe each other: events that were written and are to be published
-    #[command(subcommand)]
-    Outbox(Outbox),
+    Outbox(Operate<Outbox>),
     /// See and mend what services have not handled yet: how far they are, and which events wait
-    #[command(subcommand)]
-    Inbox(Inbox),
+    Inbox(Operate<Inbox>),
     /// See, replay and discard messages that could not be handled
-    #[command(subcommand)]
-    DeadLetters(DeadLetters),
+    DeadLetters(Operate<DeadLetters>),
     /// See and move the transactions that span databases
-    #[command(subcommand)]
-    Sagas(Sagas),
+    Sagas(Operate<Sagas>),
     /// Show what operators changed by the commands above
     #[command(after_help = "Example:\n  berth interventions item-management")]
-    Interventions(Services),
+    Interventions {
+        /// Of which service
+        #[command(flatten)]
+        services: Services,
+        /// In the mesh that runs in containers (docker-compose up)
+        #[arg(long)]
+        compose: bool,
+    },
     /// Make certificates, keys and passwords
     #[command(subcommand)]
     Secrets(Secrets),
@@ -269,6 +272,17 @@ pub enum Shown {
     Users,
 }
 
+/// What an operator does, and where.
+#[derive(Debug, Args)]
+pub struct Operate<C: Subcommand> {
+    /// What
+    #[command(subcommand)]
+    pub command: C,
+    /// In the mesh that runs in containers (docker-compose up)
+    #[arg(long, global = true)]
+    pub compose: bool,
+}
+
 /// One service or all, and how to print.
 #[derive(Debug, Args)]
 pub struct Services {
@@ -416,7 +430,7 @@ pub struct Letters {
 /// Transactions that span databases.
 #[derive(Debug, Subcommand)]
 pub enum Sagas {
-    /// List those that have not come to an end, the first due first
+    /// List those that have not come to an end: first those that wait for an operator, then the first due first
     #[command(after_help = "Examples:\n  berth sagas list\n  berth sagas list eshop-documents --ended --json")]
     List {
         /// Which service
@@ -428,12 +442,29 @@ pub enum Sagas {
     },
     /// Show one with the events it has led to
     Show(One<Uuid>),
-    /// Ask at once for the answer that a saga waits for
+    /// Ask at once for the answer that a saga waits for; once more, where the answer left no way forward
     ///
     /// Where the saga would give up instead of asking again, this is refused.
     Retry(One<Uuid>),
     /// Call a saga off that has not passed its pivot
     Cancel(One<Uuid>),
+    /// Give up a saga that has no way forward: there is nothing for a confirmed order, or a credit note's goods are refused
+    ///
+    /// That happens only after a database was put back to an older state; `berth sagas list` shows such sagas first, as unfulfilled or
+    /// unreturned. The order becomes CANCELLED with the reason `unfulfilled`, and whatever is found for it after all is undone; its
+    /// invoice must be credited in full before. The credit note stays ISSUED, and becomes RETURNED should its goods come in after all;
+    /// it may be given up while it still waits, too. Any other saga is refused. Done twice, it is done once.
+    #[command(
+        after_help = "Example:\n  berth sagas abandon eshop-documents 0198… --reason 'restored from the backup of Friday, sold out since'"
+    )]
+    Abandon {
+        /// Which saga
+        #[command(flatten)]
+        one: One<Uuid>,
+        /// Why, for whoever reads it later in `berth interventions`: 1 to 500 characters
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
 }
 
 /// What to do with secrets.

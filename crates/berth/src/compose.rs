@@ -1,7 +1,7 @@
 //! The mesh as containers: `docker-compose.yaml`, written from the plan.
 //!
 //! Every service, database and the event bus is a compose service of its name; copies come from `--scale`. A one-shot makes the secrets
-//! on the first start, each into a volume that only its owner mounts. Networks say who may meet whom: the gateway's edge, the
+//! on the first start, each into a volume that only its owner mounts; another, in a profile of its own, runs what an operator calls for. Networks say who may meet whom: the gateway's edge, the
 //! services among themselves, each database with its owner, the event bus with who uses it. Nothing but the gateway is published.
 //!
 //! The images of Berth's own programs are built from its source, which `BERTH_SOURCE` names (`.env` beside the file, or the folder
@@ -23,6 +23,7 @@ use self::format::{Build, Condition, Container, Entries, File, HealthCheck, Netw
 use crate::{
     contained::{ACCOUNT, PROBE, TOOLS},
     failure::Failure,
+    operator::NAMED,
 };
 
 const CREDENTIALS: &str = "/run/credentials";
@@ -32,6 +33,8 @@ const PLAN_FOLDER: &str = "/run/berth";
 const WORKSHOP: &str = "/mesh";
 /// The one-shot.
 const INIT: &str = "init";
+/// What an operator's commands run in, when they are called.
+pub const OPERATOR: &str = "operator";
 /// The program of every image of ours.
 const PROGRAM: &str = "/usr/bin/service";
 /// Stands for the folder of the declaration in the image of an artifact.
@@ -62,7 +65,7 @@ const HEAD: &str = "\
 /// # Errors
 /// A command line names a variable that nothing sets.
 pub fn file(plan: &Plan, declaration: &str) -> Result<String, Failure> {
-    let mut services = vec![(INIT.to_owned(), init(plan, declaration))];
+    let mut services = vec![(INIT.to_owned(), init(plan, declaration)), (OPERATOR.to_owned(), operator(declaration))];
     services.extend(plan.databases.iter().map(|database| (database.name.to_string(), postgres(database))));
     services.extend(plan.events.iter().map(|events| (events.server.to_string(), event_bus(events))));
     for declared in &plan.services {
@@ -133,6 +136,31 @@ fn init(plan: &Plan, declaration: &str) -> Container {
         restart: None,
         environment: BTreeMap::from([("BERTH_DEMO_USERS".to_owned(), "${BERTH_DEMO_USERS:-no}".to_owned())]),
         volumes,
+        ..container(own("cli", "berth"))
+    }
+}
+
+/// Speaks to the services as their operator, in whose name only the mesh's authority lets it. Nothing starts it but a command.
+fn operator(declaration: &str) -> Container {
+    let base = format!("{WORKSHOP}/.berth");
+    Container {
+        profiles: vec![OPERATOR],
+        command: vec!["outbox".into(), "status".into()],
+        working_dir: Some(WORKSHOP),
+        user: "0".to_owned(),
+        // To read the plan, which is the containers' account's.
+        cap_add: vec!["DAC_OVERRIDE"],
+        networks: vec![SERVICES.to_owned()],
+        restart: None,
+        environment: BTreeMap::from([
+            ("BERTH_PLAN".to_owned(), format!("{base}/run/plan.json")),
+            (NAMED.to_owned(), OPERATOR.to_owned()),
+        ]),
+        volumes: vec![
+            format!("./{declaration}:{WORKSHOP}/mesh.toml:ro"),
+            format!("authority:{base}"),
+            format!("plan:{base}/run:ro"),
+        ],
         ..container(own("cli", "berth"))
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     cli::{Contained, Shown},
     commands::print,
     failure::Failure,
+    operator,
     plan_servers::{self, Place},
     project::Project,
     secrets::{self, files},
@@ -211,7 +212,16 @@ async fn probe(name: &str) -> Result<(), Failure> {
     if probe.passes().await { Ok(()) } else { Err(Failure::other(format!("{name} does not serve"))) }
 }
 
-fn plan() -> Result<Plan, Failure> {
+/// Whether this is the container in which `docker-compose.yaml` has the operator's commands run.
+pub fn is_operator() -> bool {
+    env::var_os(operator::NAMED).is_some()
+}
+
+/// The plan that lies in the volume of all containers.
+///
+/// # Errors
+/// It is not there.
+pub fn plan() -> Result<Plan, Failure> {
     let path = folder("BERTH_PLAN")?;
     let text = files::read(&path)?.ok_or_else(|| Failure::other(format!("there is no plan at {}", path.display())))?;
     Plan::from_json(&text).map_err(Failure::other)

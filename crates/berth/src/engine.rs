@@ -1,11 +1,11 @@
 //! Speaking to a mesh that runs in containers, through the compose program of this machine.
 
-use std::{env, path::Path, process::Stdio};
+use std::{env, ffi::OsString, path::Path, process::Stdio};
 
 use mesh::{Placement, Plan};
 use tokio::process::Command;
 
-use crate::{failure::Failure, project::Project, secrets::files};
+use crate::{compose::OPERATOR, failure::Failure, operator, project::Project, secrets::files};
 
 /// Programs that read `docker-compose.yaml`, as command lines; the first that runs is taken.
 const PROGRAMS: [&str; 3] = ["docker compose", "docker-compose", "podman-compose"];
@@ -26,6 +26,39 @@ pub async fn access(project: &Project) -> Result<(Project, Plan), Failure> {
     files::replace(&outside.ca(), ca.as_bytes())?;
     files::replace(&outside.users(), users.as_bytes())?;
     Ok((outside, plan))
+}
+
+/// Runs an operator's command, the words of this one's command line, in a container beside the services: the mesh's authority does not
+/// leave its volume.
+///
+/// # Errors
+/// No compose program is there, or the command failed.
+pub async fn operate(project: &Project, words: impl Iterator<Item = OsString>) -> Result<(), Failure> {
+    let program = program().await?;
+    let mut command = command(&program);
+    let named = format!("{}={}", operator::NAMED, operator::who());
+    command.args(["run", "--rm", "-T", "-e", &named, OPERATOR]).args(of_any_mesh(words));
+    let output = command.current_dir(project.root()).stdin(Stdio::null()).stdout(Stdio::inherit()).output().await;
+    let output = output.map_err(|error| Failure::io(format!("cannot run {}", program.join(" ")), error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let code = output.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    Err(Failure::Told { words: String::from_utf8_lossy(&output.stderr).into_owned(), code })
+}
+
+/// Without those that say of which mesh, and where it runs.
+fn of_any_mesh(mut words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut kept = Vec::new();
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--compose") => {}
+            Some("--mesh") => drop(words.next()),
+            Some(word) if word.starts_with("--mesh=") => {}
+            _ => kept.push(word),
+        }
+    }
+    kept
 }
 
 /// The compose program, as the words of its command line: what `BERTH_COMPOSE` says, else the first that this machine has.

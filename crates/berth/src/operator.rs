@@ -1,13 +1,14 @@
 //! Speaking to the services of a running mesh as its operator: over mutual TLS, with a certificate made for this one command by whoever
 //! can read the mesh's authority. What a service answers there is described in the crate `outbox`, module `operator`.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, env, sync::Arc, time::Duration};
 
 use mesh::{Plan, plan};
 use nix::unistd::{Uid, User};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use tls::{Identity, SpiffeId};
+use tokio::sync::OnceCell;
 
 use crate::{failure::Failure, project::Project, secrets};
 
@@ -17,12 +18,25 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The header that names the person.
 const WHO: &str = "berth-operator";
 
+/// The variable that names the person where no account of the machine does: in a container.
+pub const NAMED: &str = "BERTH_OPERATOR";
+
+/// What the person is called: as [`NAMED`] says, else as the account.
+#[must_use]
+pub fn who() -> String {
+    env::var(NAMED).unwrap_or_else(|_| {
+        let user = User::from_uid(Uid::current()).ok().flatten();
+        user.map_or_else(|| Uid::current().to_string(), |user| user.name)
+    })
+}
+
 /// The services of a running mesh, for its operator.
 #[derive(Debug)]
 pub struct Operator {
     plan: Plan,
-    /// For each service with messages the connections to it, which may be to no other.
-    clients: BTreeMap<String, Client>,
+    identity: Arc<Identity>,
+    /// For each service with messages the connections to it, which may be to no other; made when it is first asked.
+    clients: BTreeMap<String, OnceCell<Client>>,
     who: String,
 }
 
@@ -33,14 +47,9 @@ impl Operator {
     /// The mesh's authority cannot be used.
     pub fn new(project: &Project, plan: Plan) -> Result<Self, Failure> {
         let identity = secrets::operator(project, &plan)?;
-        let clients = plan.services.iter().filter(|service| has_messages(service)).map(|service| {
-            let name = service.name.to_string();
-            Ok((name.clone(), client(&identity, &plan.domain, &name)?))
-        });
-        let clients = clients.collect::<Result<_, Failure>>()?;
-        let user = User::from_uid(Uid::current()).ok().flatten();
-        let who = user.map_or_else(|| Uid::current().to_string(), |user| user.name);
-        Ok(Self { plan, clients, who })
+        let services = plan.services.iter().filter(|service| has_messages(service));
+        let clients = services.map(|service| (service.name.to_string(), OnceCell::new())).collect();
+        Ok(Self { plan, identity, clients, who: who() })
     }
 
     /// The services with an outbox or an inbox.
@@ -79,6 +88,7 @@ impl Operator {
             let names = self.services().collect::<Vec<_>>().join(", ");
             Failure::mendable(format!("{service} is no service with messages"), format!("there are: {names}"))
         })?;
+        let client = client.get_or_try_init(|| async { client_of(&self.identity, &self.plan.domain, service) }).await?;
         let mut failure = format!("{service} has no instance");
         for instance in &declared.instances {
             let url = format!("https://{}:{}/internal/messaging/{path}", instance.host, instance.port.get());
@@ -106,7 +116,7 @@ fn has_messages(service: &plan::Service) -> bool {
     service.database.is_some() && !(service.emits.is_empty() && service.consumes.is_empty())
 }
 
-fn client(identity: &Arc<Identity>, domain: &str, service: &str) -> Result<Client, Failure> {
+fn client_of(identity: &Arc<Identity>, domain: &str, service: &str) -> Result<Client, Failure> {
     let peer = SpiffeId::new(domain, service).map_err(Failure::other)?;
     let tls = Arc::unwrap_or_clone(identity.client_config(peer, &[b"http/1.1"]));
     Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(PATIENCE).build().map_err(Failure::other)

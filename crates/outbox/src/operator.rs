@@ -26,7 +26,7 @@ use berth_http::{
     problem::{self, Problem},
     server::Peer,
 };
-use database::{Connection, Database, Statements as _};
+use database::{Connection, Database, Statements as _, Transaction};
 use http::request::Parts;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -94,14 +94,14 @@ async fn only_operators(mut request: Request, next: Next) -> Result<Response, Pr
         return Err(problem::FORBIDDEN.detail("This is for operators of the mesh."));
     }
     let who = request.headers().get(WHO).and_then(|who| who.to_str().ok()).unwrap_or("unnamed");
-    let operator = Operator(who.chars().take(128).collect());
+    let operator = Operator::named(who);
     request.extensions_mut().insert(operator);
     Ok(next.run(request).await)
 }
 
 /// Who asks.
 #[derive(Debug, Clone)]
-struct Operator(String);
+pub struct Operator(String);
 
 impl<S: Sync> FromRequestParts<S> for Operator {
     type Rejection = Problem;
@@ -112,16 +112,33 @@ impl<S: Sync> FromRequestParts<S> for Operator {
 }
 
 impl Operator {
-    /// Writes down what was changed.
-    async fn changed(
+    /// The operator of this name, of which 128 characters are kept.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self(name.chars().take(128).collect())
+    }
+
+    /// What the operator is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Writes down what was changed, in the transaction of the change: the action in one word, on what, and the reason where one
+    /// had to be given.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn changed(
         &self,
-        db: &impl database::Statements,
+        tx: &Transaction<'_>,
         action: &str,
         subject: &str,
+        reason: Option<&str>,
     ) -> Result<(), database::Error> {
-        tracing::warn!(operator = self.0, action, subject, "an operator changed something");
-        let sql = "INSERT INTO interventions (operator, action, subject) VALUES ($1, $2, $3)";
-        db.run(sql, &[&self.0, &action, &subject]).await?;
+        tracing::warn!(operator = self.0, action, subject, reason, "an operator changed something");
+        let sql = "INSERT INTO interventions (operator, action, subject, reason) VALUES ($1, $2, $3, $4)";
+        tx.run(sql, &[&self.0, &action, &subject, &reason]).await?;
         Ok(())
     }
 }
@@ -146,6 +163,7 @@ struct Intervention {
     operator: String,
     action: String,
     subject: String,
+    reason: Option<String>,
 }
 
 /// What operators changed, the latest first.
@@ -153,13 +171,14 @@ async fn interventions(
     State(app): State<App>,
     Query(portion): Query<Portion>,
 ) -> Result<Json<Vec<Intervention>>, Problem> {
-    let sql = "SELECT at, operator, action, subject FROM interventions ORDER BY id DESC LIMIT $1";
+    let sql = "SELECT at, operator, action, subject, reason FROM interventions ORDER BY id DESC LIMIT $1";
     let rows = app.database.get().await?.all(sql, &[&i64::from(portion.limit.min(1000))]).await?;
     let intervention = |row: &database::Row| Intervention {
         at: row.get("at"),
         operator: row.get("operator"),
         action: row.get("action"),
         subject: row.get("subject"),
+        reason: row.get("reason"),
     };
     Ok(Json(rows.iter().map(intervention).collect()))
 }

@@ -164,6 +164,10 @@ impl From<store::Error> for Problem {
             store::Error::NotFound => problem::NOT_FOUND.detail("There is no such document."),
             store::Error::NotAllowed(refused) => not_allowed(&refused),
             store::Error::Invalid(invalid) => invalid_fields(invalid),
+            store::Error::Forbidden(refused) => problem::CONFLICT.detail(refused.to_string()),
+            store::Error::Invoiced(number) => problem::CONFLICT.detail(format!(
+                "The order is invoiced. Issue credit notes over all that is left of {number} first, so that nobody owes money for it."
+            )),
             defect @ (store::Error::Illegal(_) | store::Error::Message(_) | store::Error::Corrupt { .. }) => {
                 Self::internal(defect)
             }
@@ -344,6 +348,7 @@ fn cancelled(reason: Cancellation) -> &'static str {
             "Item management did not answer in time, so the order was called off. Place it again."
         }
         Cancellation::Customer => "The order was called off.",
+        Cancellation::Unfulfilled => "The order was confirmed, and there is nothing left for it: it was given up.",
     }
 }
 

@@ -351,7 +351,7 @@ pub enum State {
     Invoiced,
     /// An order that item management refused.
     Rejected,
-    /// An order that was called off before it was confirmed.
+    /// An order that was called off before it was confirmed; or given up, because what it was confirmed for was lost.
     Cancelled,
     /// An invoice; or a credit note whose goods are not back in stock yet.
     Issued,
@@ -394,7 +394,7 @@ pub enum OrderState {
     Invoiced,
     /// Item management refused it.
     Rejected(Refusal),
-    /// It was called off before it was confirmed.
+    /// It was called off before it was confirmed, or given up.
     Cancelled(Cancellation),
 }
 
@@ -440,6 +440,8 @@ pub enum Cancellation {
     Deadline,
     /// The customer, or a clerk for the customer, called it off.
     Customer,
+    /// It was confirmed, and after a database had been put back to an older state there was no stock for it. An operator gave it up.
+    Unfulfilled,
 }
 
 /// What can be done to a document by request.

@@ -202,7 +202,7 @@ message! { "documents.order.rejected", order_id,
 }
 
 message! { "documents.order.cancelled", order_id,
-    /// An order was called off before it was confirmed.
+    /// An order was called off before it was confirmed, or given up.
     struct OrderCancelled {
         /// The order.
         order_id: Uuid,
@@ -277,8 +277,13 @@ pub enum ReleaseReason {
     Customer,
     /// The order had been refused, and yet its stock is held.
     Rejected,
-    /// No such order is known: the database of documents was put back to an older state.
+    /// The order was confirmed, there was nothing for it, and it was given up.
+    Unfulfilled,
+    /// No such order is known: the database of documents was put back to an older state. What was taken comes back.
     Unknown,
+    /// The order was called off by a database that had been put back to an older state, and did not know that the stock was taken. It
+    /// comes back.
+    Forgotten,
 }
 
 impl From<Option<Cancellation>> for ReleaseReason {
@@ -287,6 +292,7 @@ impl From<Option<Cancellation>> for ReleaseReason {
         match cancellation {
             Some(Cancellation::Deadline) => Self::Deadline,
             Some(Cancellation::Customer) => Self::Customer,
+            Some(Cancellation::Unfulfilled) => Self::Unfulfilled,
             None => Self::Rejected,
         }
     }
@@ -370,6 +376,7 @@ fn meaning(event: &Event) -> Result<saga::Event, String> {
         Some("taken") => Ok(saga::Event::Taken),
         Some("released") => Ok(saga::Event::Released),
         Some("returned") => Ok(saga::Event::Returned),
+        Some("return-refused") => Ok(saga::Event::ReturnRefused),
         Some("refused") => {
             let Refused { reason, lines } =
                 Refused::deserialize(&event.data).map_err(|error| format!("its data does not fit: {error}"))?;

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use berth_http::problem::{self, Problem};
+use berth_http::problem::Problem;
 use database::{Database, MigrateError, Row, ScopedFutureExt as _, Statements, Transaction, types::Json};
 use jiff::Timestamp;
 use outbox::{
     NewEvent, Outbox, failpoint,
-    operator::{SagaView, Sagas},
+    operator::{Operator, SagaView, Sagas},
     saga::{Illegal, Saga},
 };
 use runtime::trace::TraceContext;
@@ -28,7 +28,7 @@ use crate::{
         CreditNoteIssued, InvoiceIssued, Message, OrderCancelled, OrderConfirmed, OrderInvoiced, OrderPlaced,
         OrderRejected, Release, ReleaseReason, Reserve, Return, StockLine, Take,
     },
-    saga::{self, Command, Process},
+    saga::{self, Command, Forbidden, Intervention, Process},
 };
 
 mod embedded {
@@ -56,6 +56,12 @@ pub enum Error {
     /// The saga's table has no such step.
     #[error(transparent)]
     Illegal(#[from] Illegal),
+    /// The saga's state does not allow what an operator wanted.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// The order cannot be given up while its customer owes money for it.
+    #[error("the order has an invoice, {0}, that is not credited in full")]
+    Invoiced(String),
     /// A row holds what this program never writes.
     #[error("document {id} is stored wrongly: {what}")]
     Corrupt {
@@ -234,19 +240,27 @@ const ADVANCE_SAGA: &str = "UPDATE sagas SET state = $2, repeats = $3, due_at = 
 macro_rules! saga_view {
     () => {
         "SELECT saga.id, saga.state::text AS state, due_at, repeats, initiator, saga.created_at, saga.updated_at, number, \
-         document.state::text AS document_state FROM sagas AS saga JOIN documents AS document USING (id)"
+         document.state::text AS document_state, \
+         due_at IS NULL AND saga.state NOT IN ('unfulfilled', 'unreturned') AS ended \
+         FROM sagas AS saga JOIN documents AS document USING (id)"
     };
 }
 
-const LIST_OPEN_SAGAS: &str = concat!(saga_view!(), " WHERE due_at IS NOT NULL ORDER BY due_at LIMIT $1");
+/// Those first that wait for an operator.
+const LIST_OPEN_SAGAS: &str = concat!(
+    saga_view!(),
+    " WHERE due_at IS NOT NULL OR saga.state IN ('unfulfilled', 'unreturned') ORDER BY due_at NULLS FIRST LIMIT $1"
+);
 
 const LIST_SAGAS: &str = concat!(saga_view!(), " ORDER BY id DESC LIMIT $1");
 
 const FIND_SAGA: &str = concat!(saga_view!(), " WHERE id = $1");
 
-/// Where being overdue means asking again. Elsewhere it means giving up.
-const ASK_AGAIN: &str = "UPDATE sagas SET due_at = now(), updated_at = now() \
-     WHERE id = $1 AND state IN ('taking', 'releasing', 'returning')";
+const ASK_AGAIN: &str = "UPDATE sagas SET due_at = now(), updated_at = now() WHERE id = $1";
+
+/// The invoice of an order of which something is left to be credited.
+const OUTSTANDING: &str = "SELECT number FROM documents AS invoice WHERE kind = 'invoice' AND based_on = $1 \
+     AND EXISTS (SELECT FROM document_lines WHERE document_id = invoice.id AND credited < quantity)";
 
 const CANCELLATION: &str = "SELECT cancellation FROM documents WHERE id = $1";
 
@@ -405,40 +419,41 @@ impl Sagas for Store {
         Ok(self.database.get().await?.optional(FIND_SAGA, &[&id]).await?.as_ref().map(saga_view))
     }
 
-    async fn retry(&self, id: Uuid) -> Result<(), Problem> {
-        if self.database.get().await?.run(ASK_AGAIN, &[&id]).await? == 1 {
-            return Ok(());
-        }
-        Err(self.stays(id, "Nothing can be asked again").await?)
+    async fn retry(&self, id: Uuid, operator: &Operator) -> Result<(), Problem> {
+        Ok(self.intervene(id, operator, Intervention::Retry, None).await?)
     }
 
-    async fn cancel(&self, id: Uuid, operator: &str) -> Result<(), Problem> {
-        let cause = Cause { initiator: Some(operator.to_owned()), trace: TraceContext::current() };
-        match Store::cancel(self, id, &cause).await {
-            Ok(_) => Ok(()),
-            Err(Error::NotAllowed(_)) => Err(self.stays(id, "It cannot be called off").await?),
-            Err(error) => Err(error.into()),
-        }
+    async fn cancel(&self, id: Uuid, operator: &Operator) -> Result<(), Problem> {
+        Ok(self.intervene(id, operator, Intervention::Cancel, None).await?)
+    }
+
+    async fn abandon(&self, id: Uuid, operator: &Operator, reason: &str) -> Result<(), Problem> {
+        Ok(self.intervene(id, operator, Intervention::Abandon, Some(reason)).await?)
     }
 }
 
 impl Store {
-    /// Why a saga is not moved.
-    async fn stays(&self, id: Uuid, refusal: &str) -> Result<Problem, Problem> {
-        let saga = Sagas::find(self, id).await?.ok_or(Error::NotFound)?;
-        Ok(problem::CONFLICT.detail(format!("{refusal}: the saga is {}.", saga.state)))
+    async fn intervene(
+        &self,
+        id: Uuid,
+        operator: &Operator,
+        intervention: Intervention,
+        reason: Option<&str>,
+    ) -> Result<(), Error> {
+        self.database.transaction(|tx| intervene(tx, id, operator, intervention, reason).scope_boxed()).await?;
+        self.outbox.wake();
+        Ok(())
     }
 }
 
 fn saga_view(row: &Row) -> SagaView {
     let (number, document_state): (&str, &str) = (row.get("number"), row.get("document_state"));
-    let due_at: Option<Timestamp> = row.get("due_at");
     SagaView {
         id: row.get("id"),
         about: format!("{number}, {document_state}"),
         state: row.get("state"),
-        ended: due_at.is_none(),
-        due_at,
+        ended: row.get("ended"),
+        due_at: row.get("due_at"),
         repeats: row.get("repeats"),
         initiator: row.get("initiator"),
         created_at: row.get("created_at"),
@@ -475,6 +490,42 @@ async fn cancel(tx: &Transaction<'_>, order: Uuid, cause: &Cause) -> Result<Docu
     advance(tx, &saga.ok_or(Error::NotFound)?, &saga::Event::Cancelled, cause).await?;
     failpoint!(failpoints::CANCEL);
     load(tx, order).await
+}
+
+/// What an operator does to a saga.
+async fn intervene(
+    tx: &Transaction<'_>,
+    id: Uuid,
+    operator: &Operator,
+    intervention: Intervention,
+    reason: Option<&str>,
+) -> Result<(), Error> {
+    let saga = lock_saga(tx, id).await?.ok_or(Error::NotFound)?;
+    if intervention == Intervention::Abandon && is_abandoned(tx, &saga).await? {
+        return Ok(());
+    }
+    saga.state.permit(intervention)?;
+    let cause = Cause { initiator: Some(operator.name().to_owned()), trace: TraceContext::current() };
+    match intervention {
+        Intervention::Retry => {
+            tx.run(ASK_AGAIN, &[&id]).await?;
+        }
+        Intervention::Cancel => advance(tx, &saga, &saga::Event::Cancelled, &cause).await?,
+        Intervention::Abandon => {
+            if let Some(invoice) = tx.optional(OUTSTANDING, &[&id]).await? {
+                return Err(Error::Invoiced(invoice.get(0)));
+            }
+            advance(tx, &saga, &saga::Event::Abandoned, &cause).await?;
+        }
+    }
+    operator.changed(tx, intervention.name(), &format!("saga {id}"), reason).await?;
+    Ok(())
+}
+
+/// Whether an operator has given it up before.
+async fn is_abandoned(tx: &Transaction<'_>, saga: &LockedSaga) -> Result<bool, Error> {
+    let cancellation: Option<Cancellation> = tx.one(CANCELLATION, &[&saga.id]).await?.get(0);
+    Ok(saga.state == saga::State::Abandoned || cancellation == Some(Cancellation::Unfulfilled))
 }
 
 async fn invoice(tx: &Transaction<'_>, order: Uuid, cause: &Cause) -> Result<Document, Error> {
@@ -550,7 +601,7 @@ async fn disown(tx: &Transaction<'_>, id: Uuid, event: &saga::Event, cause: &Cau
         // A command about it exists, so `Reserved` is or will be answered, and that release covers it. What nobody was ever asked for
         // is no answer to anything.
         saga::Event::Taken if Outbox::version(tx, Release::SUBJECT, id).await? > 0 => Ok(()),
-        saga::Event::Refused(_) | saga::Event::Released => Ok(()),
+        saga::Event::Refused(_) | saga::Event::Released | saga::Event::ReturnRefused => Ok(()),
         _ => Err(Error::NotFound),
     }
 }
@@ -613,11 +664,13 @@ async fn execute(tx: &Transaction<'_>, id: Uuid, command: Command, cause: &Cause
             emit(tx, id, cause, &OrderCancelled::new(&order, reason)).await
         }
         Command::Close => advance_document(tx, id, &Change::to(State::Returned)).await.map(drop),
+        Command::Reopen => advance_document(tx, id, &Change::to(State::Issued)).await.map(drop),
         Command::Take => emit(tx, id, cause, &Take { order_id: id }).await,
         Command::Release => {
             let cancellation: Option<Cancellation> = tx.one(CANCELLATION, &[&id]).await?.get(0);
             emit(tx, id, cause, &Release { order_id: id, reason: cancellation.into() }).await
         }
+        Command::Undo => emit(tx, id, cause, &Release { order_id: id, reason: ReleaseReason::Forgotten }).await,
         Command::Return => {
             let goods = goods_to_return(tx, id).await?;
             emit(tx, id, cause, &goods).await

@@ -480,7 +480,7 @@ pub enum Command {
     Take,
     /// Give it free; the order is not going to be confirmed.
     Release,
-    /// Undo whatever was done for it; no such order is known.
+    /// Undo whatever was done for it; the order is not known, or does not stand.
     Disown,
     /// Put it back on the shelf; a credit note was issued.
     Return,
@@ -503,40 +503,32 @@ pub enum Step {
     PutBack,
     /// It was done before: give the same answer again.
     Repeat,
+    /// Nothing: it cannot be done, and never will be. Answer what became of the reservation instead.
+    Decline,
     /// Not yet possible: what must happen before it is still on its way.
     Wait,
-}
-
-/// A command that cannot come in this state, however often it is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{command:?} cannot follow {state:?}")]
-pub struct Illegal {
-    /// What was asked.
-    pub command: Command,
-    /// Of which reservation; `None`: of one that never was.
-    pub state: Option<ReservationState>,
 }
 
 /// Decides what a command means in a state; `None` is an order never heard of.
 ///
 /// A credit note is a message stream of its own, so its return may overtake the take it belongs to; the commands of one order
-/// come in order. What was taken for an order that somebody knows is never undone but by a credit note.
-pub fn decide(command: Command, state: Option<ReservationState>) -> Result<Step, Illegal> {
+/// come in order. What was taken for an order that stands is never undone but by a credit note.
+///
+/// Every command in every state leads to an answer. What is declined, or taken for an order never heard of, comes only after one of
+/// the two databases was put back to an older state; whoever asked is told what is the case, and knows what follows.
+pub fn decide(command: Command, state: Option<ReservationState>) -> Step {
     use ReservationState::{Held, Refused, Released, Taken};
     match (command, state) {
-        (Command::Reserve, None) => Ok(Step::Hold),
-        (Command::Reserve, Some(_)) => Ok(Step::Repeat),
-        (Command::Take, Some(Held)) => Ok(Step::Take),
-        (Command::Take, Some(Taken)) => Ok(Step::Repeat),
-        (Command::Release | Command::Disown, None) => Ok(Step::Bury),
-        (Command::Release | Command::Disown, Some(Held)) => Ok(Step::Release),
-        (Command::Release | Command::Disown, Some(Released | Refused)) => Ok(Step::Repeat),
-        (Command::Disown, Some(Taken)) => Ok(Step::GiveBack),
-        (Command::Return, Some(Held)) => Ok(Step::Wait),
-        (Command::Return, Some(Taken)) => Ok(Step::PutBack),
-        (Command::Take, None | Some(Released | Refused))
-        | (Command::Release, Some(Taken))
-        | (Command::Return, None | Some(Released | Refused)) => Err(Illegal { command, state }),
+        (Command::Reserve, None) => Step::Hold,
+        (Command::Reserve, Some(_)) | (Command::Take, Some(Taken)) => Step::Repeat,
+        (Command::Take, Some(Held)) => Step::Take,
+        (Command::Take | Command::Release | Command::Disown, None) => Step::Bury,
+        (Command::Release | Command::Disown, Some(Held)) => Step::Release,
+        (Command::Release | Command::Disown, Some(Released | Refused)) => Step::Repeat,
+        (Command::Disown, Some(Taken)) => Step::GiveBack,
+        (Command::Return, None | Some(Held)) => Step::Wait,
+        (Command::Return, Some(Taken)) => Step::PutBack,
+        (Command::Take | Command::Return, Some(Released | Refused)) | (Command::Release, Some(Taken)) => Step::Decline,
     }
 }
 
@@ -588,6 +580,11 @@ impl OrderLines {
         self.0.keys().copied().collect()
     }
 
+    /// Whether these are among them: of every item at most as many.
+    pub fn contain(&self, lines: &Self) -> bool {
+        lines.iter().all(|(item, quantity)| self.0.get(&item).is_some_and(|kept| quantity <= *kept))
+    }
+
     /// The quantities, in the order of the items' ids.
     pub fn quantities(&self) -> Vec<i64> {
         self.0.values().copied().collect()
@@ -607,6 +604,16 @@ pub enum RefusalReason {
     UnknownItem,
     /// The order was released before.
     Released,
+}
+
+/// Why goods of a credit note are not taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReturnRefusal {
+    /// The order has taken nothing, or it was undone.
+    OrderNotTaken,
+    /// The order took fewer of an item than would have come back with this credit note.
+    MoreThanTaken,
 }
 
 /// A line that could not be promised.

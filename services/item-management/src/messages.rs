@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        self, Command, EntryKind, Item, Line, OrderLines, Refusal, RefusalReason, ReservationState, Shortage, Step,
-        Stock, StockEntry, StockError,
+        self, Command, EntryKind, Item, Line, OrderLines, Refusal, RefusalReason, ReservationState, ReturnRefusal,
+        Shortage, Step, Stock, StockEntry, StockError,
     },
     failpoints,
     store::{self, Entry, Reach, Reservation},
@@ -64,7 +64,9 @@ pub struct Release {
 pub enum ReleaseReason {
     /// There is no such order: the database of documents was put back to an older state.
     Unknown,
-    /// Whatever else; the order is known and was not confirmed.
+    /// The order was called off by a database that had been put back to an older state, and did not know that the stock was taken.
+    Forgotten,
+    /// Whatever else; the order is known and does not stand.
     #[default]
     #[serde(other)]
     GivenUp,
@@ -95,6 +97,15 @@ pub struct OfCreditNote {
     pub credit_note_id: Uuid,
 }
 
+/// Why the goods of a credit note are not taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ReturnRefused {
+    /// The credit note.
+    pub credit_note_id: Uuid,
+    /// Why.
+    pub reason: ReturnRefusal,
+}
+
 /// Why nothing is promised to an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Refused {
@@ -120,6 +131,8 @@ pub enum Answer {
     Released(OfOrder),
     /// The goods are on hand again.
     Returned(OfCreditNote),
+    /// The goods are not taken back.
+    ReturnRefused(ReturnRefused),
 }
 
 const RESERVED: &str = "items.reservation.reserved";
@@ -127,6 +140,7 @@ const REFUSED: &str = "items.reservation.refused";
 const TAKEN: &str = "items.reservation.taken";
 const RELEASED: &str = "items.reservation.released";
 const RETURNED: &str = "items.reservation.returned";
+const RETURN_REFUSED: &str = "items.reservation.return-refused";
 const CREATED: &str = "items.item.created";
 const UPDATED: &str = "items.item.updated";
 const DELETED: &str = "items.item.deleted";
@@ -142,6 +156,7 @@ pub fn described() -> Description {
         .event::<OfOrder>(TAKEN)
         .event::<OfOrder>(RELEASED)
         .event::<OfCreditNote>(RETURNED)
+        .event::<ReturnRefused>(RETURN_REFUSED)
         .event::<Item>(CREATED)
         .event::<Item>(UPDATED)
         .event::<Item>(DELETED)
@@ -153,6 +168,16 @@ impl Answer {
         Self::Refused(Refused { order_id, reason: refusal.reason, lines: refusal.lines })
     }
 
+    /// What became of a reservation.
+    fn of(order_id: Uuid, reservation: Reservation) -> Self {
+        match (reservation.state, reservation.refusal) {
+            (_, Some(refusal)) => Self::refused(order_id, refusal),
+            (ReservationState::Taken, None) => Self::Taken(OfOrder { order_id }),
+            (ReservationState::Held, None) => Self::Reserved(OfOrder { order_id }),
+            (ReservationState::Released | ReservationState::Refused, None) => Self::Released(OfOrder { order_id }),
+        }
+    }
+
     /// Subject, and the aggregate it is about.
     fn address(&self) -> (&'static str, Uuid) {
         match self {
@@ -161,6 +186,7 @@ impl Answer {
             Self::Taken(order) => (TAKEN, order.order_id),
             Self::Released(order) => (RELEASED, order.order_id),
             Self::Returned(note) => (RETURNED, note.credit_note_id),
+            Self::ReturnRefused(note) => (RETURN_REFUSED, note.credit_note_id),
         }
     }
 }
@@ -218,7 +244,7 @@ impl Handler for StockKeeper {
         let answer = match event.subject.as_str() {
             "documents.stock.reserve" => reserve(tx, read(event)?, now).await,
             "documents.stock.take" => take(tx, read(event)?, actor(event), now).await,
-            "documents.stock.release" => release(tx, read(event)?, actor(event), now).await,
+            "documents.stock.release" => release(tx, read(event)?, now).await,
             "documents.stock.return" => put_back(tx, read(event)?, actor(event), now).await,
             other => Err(HandlerError::Permanent(format!("no such command: {other}"))),
         }?;
@@ -242,7 +268,7 @@ async fn reserve(tx: &Transaction<'_>, command: Reserve, now: Timestamp) -> Resu
     let Reserve { order_id, deadline, lines } = command;
     let lines = OrderLines::try_from(lines).map_err(permanent)?;
     let known = store::lock_reservation(tx, order_id).await?;
-    if domain::decide(Command::Reserve, state(&known)).map_err(permanent)? == Step::Repeat {
+    if domain::decide(Command::Reserve, state(&known)) == Step::Repeat {
         return Ok(match known {
             Some(Reservation { refusal: Some(refusal), .. }) => Answer::refused(order_id, refusal),
             Some(Reservation { state: ReservationState::Released, .. }) => {
@@ -274,26 +300,30 @@ async fn reserve(tx: &Transaction<'_>, command: Reserve, now: Timestamp) -> Resu
 async fn take(tx: &Transaction<'_>, command: Take, actor: &str, now: Timestamp) -> Result<Answer, HandlerError> {
     let order_id = command.order_id;
     let known = store::lock_reservation(tx, order_id).await?;
-    if domain::decide(Command::Take, state(&known)).map_err(permanent)? == Step::Take {
-        let lines = change_stock(tx, order_id, Stock::take, now).await?;
-        store::update_reservation(tx, order_id, ReservationState::Taken, now).await?;
-        let taken: Vec<_> = lines.iter().map(|(item, quantity)| (item, -quantity)).collect();
-        store::insert_entries(tx, entry(EntryKind::Taken, order_id, actor), &taken, now).await?;
-        failpoint!(failpoints::TAKE);
+    match (domain::decide(Command::Take, state(&known)), known) {
+        (Step::Take, _) => {
+            let lines = change_stock(tx, order_id, Stock::take, now).await?;
+            store::update_reservation(tx, order_id, ReservationState::Taken, now).await?;
+            let taken: Vec<_> = lines.iter().map(|(item, quantity)| (item, -quantity)).collect();
+            store::insert_entries(tx, entry(EntryKind::Taken, order_id, actor), &taken, now).await?;
+            failpoint!(failpoints::TAKE);
+            Ok(Answer::Taken(OfOrder { order_id }))
+        }
+        (_, Some(reservation)) => Ok(Answer::of(order_id, reservation)),
+        (_, None) => bury(tx, order_id, now).await,
     }
-    Ok(Answer::Taken(OfOrder { order_id }))
 }
 
 /// Gives what the order holds free, or makes sure that it will never hold anything. What it took comes back if there is no such
 /// order.
-async fn release(tx: &Transaction<'_>, command: Release, actor: &str, now: Timestamp) -> Result<Answer, HandlerError> {
+async fn release(tx: &Transaction<'_>, command: Release, now: Timestamp) -> Result<Answer, HandlerError> {
     let Release { order_id, reason } = command;
     let command = match reason {
-        ReleaseReason::Unknown => Command::Disown,
+        ReleaseReason::Unknown | ReleaseReason::Forgotten => Command::Disown,
         ReleaseReason::GivenUp => Command::Release,
     };
     let known = store::lock_reservation(tx, order_id).await?;
-    match domain::decide(command, state(&known)).map_err(permanent)? {
+    match domain::decide(command, state(&known)) {
         Step::Release => {
             change_stock(tx, order_id, Stock::release, now).await?;
             store::update_reservation(tx, order_id, ReservationState::Released, now).await?;
@@ -301,17 +331,23 @@ async fn release(tx: &Transaction<'_>, command: Release, actor: &str, now: Times
         }
         Step::GiveBack => {
             let lines = store::list_kept_lines(tx, order_id).await?;
-            put_on_shelf(tx, &lines, entry(EntryKind::Returned, order_id, actor), now).await?;
+            // No person asked for it, whoever had placed the order.
+            put_on_shelf(tx, &lines, entry(EntryKind::Returned, order_id, STREAM), now).await?;
             store::update_reservation(tx, order_id, ReservationState::Released, now).await?;
             failpoint!(failpoints::GIVE_BACK);
         }
-        Step::Bury => {
-            let tombstone = Reservation { state: ReservationState::Released, refusal: None };
-            store::insert_reservation(tx, order_id, &tombstone, None, now).await?;
-            failpoint!(failpoints::TOMBSTONE);
-        }
+        Step::Bury => return bury(tx, order_id, now).await,
+        Step::Decline => return Ok(Answer::Taken(OfOrder { order_id })),
         _ => {}
     }
+    Ok(Answer::Released(OfOrder { order_id }))
+}
+
+/// Makes sure that an order nobody has heard of will never hold anything.
+async fn bury(tx: &Transaction<'_>, order_id: Uuid, now: Timestamp) -> Result<Answer, HandlerError> {
+    let tombstone = Reservation { state: ReservationState::Released, refusal: None };
+    store::insert_reservation(tx, order_id, &tombstone, None, now).await?;
+    failpoint!(failpoints::TOMBSTONE);
     Ok(Answer::Released(OfOrder { order_id }))
 }
 
@@ -320,20 +356,24 @@ async fn put_back(tx: &Transaction<'_>, command: Return, actor: &str, now: Times
     let Return { credit_note_id, order_id, lines } = command;
     let lines = OrderLines::try_from(lines).map_err(permanent)?;
     let known = store::lock_reservation(tx, order_id).await?;
-    if domain::decide(Command::Return, state(&known)).map_err(permanent)? == Step::Wait {
-        return Err(HandlerError::Retry(format!("the stock of order {order_id} is not taken yet").into()));
+    let refused = |reason| Ok(Answer::ReturnRefused(ReturnRefused { credit_note_id, reason }));
+    if store::is_returned(tx, credit_note_id).await? {
+        return Ok(Answer::Returned(OfCreditNote { credit_note_id }));
     }
-    if store::insert_return(tx, credit_note_id, order_id, now).await? {
-        let counted = store::add_returned(tx, order_id, &lines).await.map_err(|error| match error.constraint() {
-            Some(store::RETURNED_WITHIN_TAKEN) => permanent("more would be returned than the order took"),
-            _ => error.into(),
-        })?;
-        if counted != lines.items().len() as u64 {
-            return Err(permanent("an item would be returned that the order did not take"));
+    match domain::decide(Command::Return, state(&known)) {
+        Step::Wait => {
+            return Err(HandlerError::Retry(format!("the stock of order {order_id} is not taken yet").into()));
         }
-        put_on_shelf(tx, &lines, entry(EntryKind::Returned, credit_note_id, actor), now).await?;
-        failpoint!(failpoints::PUT_BACK);
+        Step::Decline => return refused(ReturnRefusal::OrderNotTaken),
+        _ => {}
     }
+    if !store::list_kept_lines(tx, order_id).await?.contain(&lines) {
+        return refused(ReturnRefusal::MoreThanTaken);
+    }
+    store::insert_return(tx, credit_note_id, order_id, now).await?;
+    store::add_returned(tx, order_id, &lines).await?;
+    put_on_shelf(tx, &lines, entry(EntryKind::Returned, credit_note_id, actor), now).await?;
+    failpoint!(failpoints::PUT_BACK);
     Ok(Answer::Returned(OfCreditNote { credit_note_id }))
 }
 

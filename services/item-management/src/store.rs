@@ -26,8 +26,6 @@ pub async fn migrate(database: &Database, stop: &CancellationToken) -> Result<()
 
 /// The unique index that keeps two items from having one sku.
 pub const UNIQUE_SKU: &str = "items_sku";
-/// The check that keeps credit notes from returning more than the order took.
-pub const RETURNED_WITHIN_TAKEN: &str = "reservation_lines_returned_within_taken";
 
 /// What [`item`] reads. Never `*`: a statement that was prepared with it breaks when a newer instance adds a column.
 macro_rules! item_columns {
@@ -461,31 +459,31 @@ pub async fn list_kept_lines(db: &impl Statements, order_id: Uuid) -> Result<Ord
     Ok(OrderLines::stored(rows.iter().map(|row| (row.get("item_id"), row.get("kept")))))
 }
 
-/// Remembers that a credit note's goods came back; false if it is known already.
+/// Whether a credit note's goods came back before.
+pub async fn is_returned(db: &impl Statements, credit_note_id: Uuid) -> Result<bool, Error> {
+    Ok(db.optional("SELECT FROM stock_returns WHERE credit_note_id = $1", &[&credit_note_id]).await?.is_some())
+}
+
+/// Remembers that a credit note's goods came back.
 pub async fn insert_return(
     tx: &Transaction<'_>,
     credit_note_id: Uuid,
     order_id: Uuid,
     now: Timestamp,
-) -> Result<bool, Error> {
-    let rows = tx
-        .run(
-            "INSERT INTO stock_returns (credit_note_id, order_id, created_at) VALUES ($1, $2, $3)
-             ON CONFLICT (credit_note_id) DO NOTHING",
-            &[&credit_note_id, &order_id, &now],
-        )
-        .await?;
-    Ok(rows == 1)
+) -> Result<(), Error> {
+    let sql = "INSERT INTO stock_returns (credit_note_id, order_id, created_at) VALUES ($1, $2, $3)";
+    tx.run(sql, &[&credit_note_id, &order_id, &now]).await?;
+    Ok(())
 }
 
-/// Counts units as returned; gives how many of the lines the order has. Fails with a conflict over [`RETURNED_WITHIN_TAKEN`] when
-/// the order took fewer.
-pub async fn add_returned(tx: &Transaction<'_>, order_id: Uuid, lines: &OrderLines) -> Result<u64, Error> {
+/// Counts units of an order as returned.
+pub async fn add_returned(tx: &Transaction<'_>, order_id: Uuid, lines: &OrderLines) -> Result<(), Error> {
     tx.run(
         "UPDATE reservation_lines SET returned = returned + back.quantity
          FROM unnest($2::uuid[], $3::bigint[]) AS back (item_id, quantity)
          WHERE order_id = $1 AND reservation_lines.item_id = back.item_id",
         &[&order_id, &lines.items(), &lines.quantities()],
     )
-    .await
+    .await?;
+    Ok(())
 }

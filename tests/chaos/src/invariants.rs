@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     fault::Poison,
     history::{End, History, Told},
+    mending::mend,
     world::{DOCUMENTS, ITEMS, World},
 };
 
@@ -55,11 +56,13 @@ impl Finding {
     }
 }
 
-/// Waits until nothing is owed, under way or parked any more; gives what still is when the time is over.
-pub async fn quiesce(world: &World) -> Finding {
+/// Waits until nothing is owed, under way or parked any more; gives what still is when the time is over. Where a database was `restored`,
+/// somebody mends meanwhile what is left to a person.
+pub async fn quiesce(world: &World, restored: bool) -> Finding {
     let end = Instant::now() + QUIET_WITHIN;
     loop {
-        let owed = match owed(world).await {
+        let mended = if restored { mend(world).await } else { Ok(()) };
+        let owed = match mended.and(owed(world).await) {
             Ok(owed) => owed,
             Err(error) => vec![format!("cannot be asked: {error:#}")],
         };
@@ -85,7 +88,7 @@ async fn owed(world: &World) -> Result<Vec<String>> {
         }
     }
     let sql = "SELECT state::text, count(*) FROM sagas
-        WHERE state NOT IN ('taken', 'released', 'rejected', 'returned') GROUP BY state";
+        WHERE state NOT IN ('taken', 'released', 'rejected', 'returned', 'abandoned') GROUP BY state";
     for row in world.database(DOCUMENTS)?.get().await?.all(sql, &[]).await? {
         owed.push(format!("{} sagas are {}", row.get::<_, i64>(1), row.get::<_, &str>(0)));
     }

@@ -141,10 +141,10 @@ async fn torment(world: &Arc<World>, order: &Order, tell: &(impl Fn(&str) + Sync
     if let Err(error) = world.all_ready().await {
         failures.push(format!("{error:#}"));
     }
-    let quiet = invariants::quiesce(world).await;
+    let restored = strikes.contains_key(&Fault::DatabaseRestored);
+    let quiet = invariants::quiesce(world, restored).await;
     let quiet_after_seconds = healed.elapsed().as_secs_f64();
     let mut findings = vec![Finding::new("every fault heals", failures), quiet];
-    let restored = strikes.contains_key(&Fault::DatabaseRestored);
     findings.extend(invariants::check(world, &history, &poison, restored).await?);
     let (acknowledged, unknown) = history.tally();
     let (requests, orders) = (history.requests, history.orders.len());

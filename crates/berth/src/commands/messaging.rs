@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{print, running_plan, width};
 use crate::{
     cli::{DeadLetters, Gap, Inbox, Letters, One, Outbox, Sagas, Services},
+    contained,
     failure::Failure,
     operator::Operator,
     project::Project,
@@ -173,16 +174,21 @@ pub(super) async fn sagas(project: &Project, command: Sagas) -> Result<(), Failu
             let done = format!("the saga {id} is called off");
             order(project, &service, &format!("sagas/{id}/cancel"), None, json, &done).await
         }
+        Sagas::Abandon { one: One { service, id, json }, reason } => {
+            let (done, body) = (format!("the saga {id} is given up"), json!({ "reason": reason }));
+            order(project, &service, &format!("sagas/{id}/abandon"), Some(&body), json, &done).await
+        }
     }
 }
 
 pub(super) async fn interventions(project: &Project, services: &Services) -> Result<(), Failure> {
-    let columns = [("when", "/at"), ("who", "/operator"), ("did", "/action"), ("to", "/subject")];
+    let columns = [("when", "/at"), ("who", "/operator"), ("did", "/action"), ("to", "/subject"), ("why", "/reason")];
     show_all(project, services, "interventions?limit=1000", &columns).await
 }
 
 async fn connect(project: &Project) -> Result<Operator, Failure> {
-    Operator::new(project, running_plan(project).await?)
+    let plan = if contained::is_operator() { contained::plan()? } else { running_plan(project).await? };
+    Operator::new(project, plan)
 }
 
 /// Shows what one service has under a path, or all that have it.

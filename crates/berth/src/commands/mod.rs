@@ -14,6 +14,7 @@ mod status;
 mod up;
 
 use std::{
+    env,
     io::{self, IsTerminal, Write},
     path::Path,
 };
@@ -21,7 +22,7 @@ use std::{
 use mesh::{Placement, Plan};
 
 use crate::{
-    cli::{Cli, Command, Secrets},
+    cli::{Cli, Command, Operate, Secrets},
     contained,
     control::{Client, Request},
     engine,
@@ -52,11 +53,16 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Token { user, compose, .. } => token(&project()?, &user, compose).await,
         Command::Restart { service } => restart(&project()?, service).await,
         Command::Demo { compose } => demo::run(&project()?, compose).await,
-        Command::Outbox(command) => messaging::outbox(&project()?, command).await,
-        Command::Inbox(command) => messaging::inbox(&project()?, command).await,
-        Command::DeadLetters(command) => messaging::dead_letters(&project()?, command).await,
-        Command::Sagas(command) => messaging::sagas(&project()?, command).await,
-        Command::Interventions(services) => messaging::interventions(&project()?, &services).await,
+        Command::Outbox(Operate { compose: true, .. })
+        | Command::Inbox(Operate { compose: true, .. })
+        | Command::DeadLetters(Operate { compose: true, .. })
+        | Command::Sagas(Operate { compose: true, .. })
+        | Command::Interventions { compose: true, .. } => engine::operate(&project()?, env::args_os().skip(1)).await,
+        Command::Outbox(Operate { command, .. }) => messaging::outbox(&project()?, command).await,
+        Command::Inbox(Operate { command, .. }) => messaging::inbox(&project()?, command).await,
+        Command::DeadLetters(Operate { command, .. }) => messaging::dead_letters(&project()?, command).await,
+        Command::Sagas(Operate { command, .. }) => messaging::sagas(&project()?, command).await,
+        Command::Interventions { services, .. } => messaging::interventions(&project()?, &services).await,
         Command::Secrets(Secrets::Init { demo_users }) => init_secrets(&project()?, demo_users),
         Command::Secrets(Secrets::Export { node, to, smbios }) => {
             export_secrets(&project()?, &node, to.as_deref(), smbios)

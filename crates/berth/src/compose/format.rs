@@ -25,6 +25,9 @@ impl<T: Serialize> Serialize for Entries<T> {
 pub(super) struct Container {
     pub(super) image: String,
     pub(super) build: Build,
+    /// Started only where one of these is asked for, or by its name; always, without any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) profiles: Vec<&'static str>,
     /// The engine's own first process, which passes signals on and buries what the program leaves.
     #[serde(skip_serializing_if = "is_false")]
     pub(super) init: bool,

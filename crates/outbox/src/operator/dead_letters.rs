@@ -107,7 +107,7 @@ pub(super) async fn discard(
 }
 
 async fn resolved(tx: Transaction<'_>, operator: &Operator, action: &str, id: i64) -> Result<(), database::Error> {
-    operator.changed(&tx, action, &format!("dead letter {id}")).await?;
+    operator.changed(&tx, action, &format!("dead letter {id}"), None).await?;
     Ok(tx.commit().await?)
 }
 

@@ -245,7 +245,7 @@ async fn go_on(app: &App, operator: &Operator, gap: &Gap, action: &str) -> Resul
         WHERE consumer = $1 AND aggregate_type = $2 AND aggregate_id = $3";
     transaction.run(sql, &[&gap.consumer, &kind, &id, &to, &(action == "adopt")]).await?;
     let subject = format!("versions {from} to {to} of {} for {}", gap.aggregate, gap.consumer);
-    operator.changed(&transaction, action, &subject).await?;
+    operator.changed(&transaction, action, &subject, None).await?;
     transaction.commit().await.map_err(database::Error::from)?;
     Ok(Json(GivenUp { from, to }))
 }

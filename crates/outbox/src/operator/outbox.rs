@@ -191,7 +191,7 @@ pub(super) async fn republish(
             Some(_) => problem::CONFLICT.detail("It is not published: it is owed, or a dead letter."),
         });
     }
-    operator.changed(&transaction, "republish", &format!("event {id}")).await?;
+    operator.changed(&transaction, "republish", &format!("event {id}"), None).await?;
     transaction.commit().await.map_err(database::Error::from)?;
     app.outbox.wake();
     Ok(Json(serde_json::json!({ "republished": id })))

@@ -22,6 +22,9 @@ use super::{
     outbox::{EventView, of_saga},
 };
 
+/// Most characters of the reason for which a saga is given up.
+const LONGEST_REASON: usize = 500;
+
 /// The sagas of a service, as its store knows them.
 pub trait Sagas: Clone + Send + Sync + 'static {
     /// At most `limit` sagas, those first that are due first; only those that have not ended, when `open`.
@@ -30,12 +33,17 @@ pub trait Sagas: Clone + Send + Sync + 'static {
     /// One of them.
     fn find(&self, id: Uuid) -> impl Future<Output = Result<Option<SagaView>, Problem>> + Send;
 
-    /// Asks at once for what is awaited, as would be done in the end anyway. A problem where nothing is awaited, or where that would
-    /// not ask but give up.
-    fn retry(&self, id: Uuid) -> impl Future<Output = Result<(), Problem>> + Send;
+    /// Asks at once for what is awaited, as would be done in the end anyway; where no answer led on, asks once more. A problem where
+    /// nothing is asked for, or where that would not ask but give up.
+    ///
+    /// This and what follows is written down in its own transaction by [`Operator::changed`].
+    fn retry(&self, id: Uuid, operator: &Operator) -> impl Future<Output = Result<(), Problem>> + Send;
 
-    /// Calls it off. A problem where that cannot be any more.
-    fn cancel(&self, id: Uuid, operator: &str) -> impl Future<Output = Result<(), Problem>> + Send;
+    /// Calls it off before its pivot. A problem where that cannot be any more.
+    fn cancel(&self, id: Uuid, operator: &Operator) -> impl Future<Output = Result<(), Problem>> + Send;
+
+    /// Gives up what has no way forward; nothing, where that has been done. A problem where there is a way.
+    fn abandon(&self, id: Uuid, operator: &Operator, reason: &str) -> impl Future<Output = Result<(), Problem>> + Send;
 }
 
 /// Where a saga stands.
@@ -74,6 +82,7 @@ pub fn saga_router<S: Sagas>(database: Database, sagas: S) -> Router {
         .route("/sagas/{id}", get(show::<S>))
         .route("/sagas/{id}/retry", post(retry::<S>))
         .route("/sagas/{id}/cancel", post(cancel::<S>))
+        .route("/sagas/{id}/abandon", post(abandon::<S>))
         .with_state(App { database, sagas });
     for_operators(routes)
 }
@@ -113,8 +122,7 @@ async fn retry<S: Sagas>(
     operator: Operator,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, Problem> {
-    app.sagas.retry(id).await?;
-    operator.changed(&*app.database.get().await?, "retry", &format!("saga {id}")).await?;
+    app.sagas.retry(id, &operator).await?;
     Ok(Json(json!({ "retried": id })))
 }
 
@@ -123,7 +131,28 @@ async fn cancel<S: Sagas>(
     operator: Operator,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Value>, Problem> {
-    app.sagas.cancel(id, &operator.0).await?;
-    operator.changed(&*app.database.get().await?, "cancel", &format!("saga {id}")).await?;
+    app.sagas.cancel(id, &operator).await?;
     Ok(Json(json!({ "cancelled": id })))
+}
+
+/// Why a saga is given up.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Because {
+    reason: String,
+}
+
+async fn abandon<S: Sagas>(
+    State(app): State<App<S>>,
+    operator: Operator,
+    Path(id): Path<Uuid>,
+    Json(Because { reason }): Json<Because>,
+) -> Result<Json<Value>, Problem> {
+    let reason = reason.trim();
+    if !(1..=LONGEST_REASON).contains(&reason.chars().count()) {
+        let message = format!("must be 1 to {LONGEST_REASON} characters: whoever reads it later was not there");
+        return Err(problem::INVALID_FIELD.detail("The request has an invalid field.").field("/reason", message));
+    }
+    app.sagas.abandon(id, &operator, reason).await?;
+    Ok(Json(json!({ "abandoned": id })))
 }

@@ -1,7 +1,7 @@
 //! What the relay reads and writes in the database.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -192,11 +192,13 @@ impl Ledger {
         let recognized = recognize(&transaction, &events).await?;
         let events = events.iter().filter_map(|(found, event)| Some((found.sequence, event.as_ref()?)));
         let ours: Vec<(u64, &Event)> = events.filter(|(_, event)| event.source == self.source).collect();
-        let strange = ours.iter().filter(|(_, event)| !recognized.contains(&event.id)).copied();
+        let strange = ours.iter().filter(|(_, event)| !recognized.contains_key(&event.id)).copied();
         let lost = unknown(&transaction, strange.collect()).await?;
-        if !lost.is_empty() {
-            remember(&transaction, &lost).await?;
-            let aggregates: HashSet<&Aggregate> = lost.iter().map(|(_, event)| &event.aggregate).collect();
+        remember(&transaction, &lost).await?;
+        // Whose history is another one than this database had.
+        let renumbered = ours.iter().filter(|(_, event)| recognized.get(&event.id) == Some(&Version::Changed));
+        let aggregates: HashSet<&Aggregate> = renumbered.chain(&lost).map(|(_, event)| &event.aggregate).collect();
+        if !aggregates.is_empty() {
             let published = ours.iter().map(|(_, event)| *event);
             number_behind(&transaction, published.filter(|event| aggregates.contains(&event.aggregate))).await?;
         }
@@ -300,18 +302,31 @@ impl Ledger {
     }
 }
 
+/// Whether an event has the version in the stream that it had in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Same,
+    Changed,
+}
+
 /// Marks events published that are found in the stream. An event may have got another version after the database was copied to which
 /// it has been put back now; consumers know it by that one.
-async fn recognize(transaction: &Transaction<'_>, found: &[(&Found, Option<Event>)]) -> Result<HashSet<Uuid>, Error> {
+async fn recognize(
+    transaction: &Transaction<'_>,
+    found: &[(&Found, Option<Event>)],
+) -> Result<HashMap<Uuid, Version>, Error> {
     let named = found.iter().filter_map(|(found, event)| {
         Some((found.id?, signed(found.sequence), event.as_ref().map(|event| event.version)))
     });
     let (ids, sequences, versions): (Vec<_>, Vec<_>, Vec<_>) = named.collect();
     let sql = "UPDATE outbox o SET published_at = now(), stream_sequence = s.sequence, version = coalesce(s.version, o.version)
-        FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS s(id, sequence, version)
-        WHERE o.id = s.id AND o.published_at IS NULL RETURNING o.id";
+        FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS s(id, sequence, version), outbox before
+        WHERE o.id = s.id AND o.published_at IS NULL
+            AND before.position = o.position AND before.created_at = o.created_at
+        RETURNING o.id, o.version = before.version";
     let rows = transaction.all(sql, &[&ids, &sequences, &versions]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    let version = |same| if same { Version::Same } else { Version::Changed };
+    Ok(rows.iter().map(|row| (row.get(0), version(row.get(1)))).collect())
 }
 
 /// Those of these events that the outbox does not have, each once.
@@ -359,7 +374,7 @@ async fn remember(transaction: &Transaction<'_>, lost: &[(u64, &Event)]) -> Resu
 }
 
 /// Numbers what is owed of the aggregates of these published events anew, behind them: consumers know the published ones by their
-/// versions.
+/// versions, and so they know what an operator has published once more.
 async fn number_behind(transaction: &Transaction<'_>, published: impl Iterator<Item = &Event>) -> Result<(), Error> {
     let mut tops = BTreeMap::new();
     for Event { aggregate, version, .. } in published {
@@ -378,7 +393,7 @@ async fn number_behind(transaction: &Transaction<'_>, published: impl Iterator<I
                 PARTITION BY aggregate_type, aggregate_id ORDER BY position) AS version
             FROM outbox JOIN unnest($1::text[], $2::uuid[], $3::bigint[]) AS t(aggregate_type, aggregate_id, top)
                 USING (aggregate_type, aggregate_id)
-            WHERE published_at IS NULL),
+            WHERE published_at IS NULL AND edition = 0),
         counted AS (
             UPDATE outbox_aggregates a SET version = o.version
             FROM (SELECT aggregate_type, aggregate_id, max(version) AS version FROM owed GROUP BY 1, 2) AS o
@@ -433,3 +448,6 @@ fn signed(sequence: u64) -> i64 {
 fn sequence(signed: i64) -> u64 {
     u64::try_from(signed).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

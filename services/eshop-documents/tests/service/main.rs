@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod description;
+mod operators;
 mod permissions;
 mod requests;
 mod statements;

@@ -13,7 +13,7 @@ use eshop_documents::{
 };
 use futures_util::future::join_all;
 use http::StatusCode;
-use outbox::operator::Sagas;
+use outbox::operator::{Operator, Sagas};
 use runtime::trace::TraceContext;
 use serde_json::json;
 use uuid::Uuid;
@@ -162,7 +162,7 @@ async fn an_order_that_is_reserved_is_confirmed_and_its_stock_taken() {
     world.answer(id, saga::Event::Taken).await.unwrap();
     world.answer(id, saga::Event::Taken).await.unwrap();
     assert_eq!(world.owed(id).await.len(), 6);
-    assert!(matches!(world.answer(id, saga::Event::Refused(refusal())).await, Err(Error::Illegal(_))));
+    assert!(matches!(world.answer(id, saga::Event::Returned).await, Err(Error::Illegal(_))));
     assert_eq!(world.store.document(id).await.unwrap().head, head, "what comes late changes nothing");
 }
 
@@ -409,7 +409,7 @@ async fn stock_of_an_order_nobody_knows_is_released_whether_held_or_taken() {
 
 #[tokio::test]
 async fn an_operator_sees_sagas_and_moves_those_that_may_be_moved() {
-    let world = World::start().await;
+    let (world, ann) = (World::start().await, Operator::named("ann"));
     let pending = world.order(&[(item(1), 1)]).await.head.id;
     let confirmed = world.confirmed(&[(item(1), 1)]).await;
     let open = Sagas::list(&world.store, true, 10).await.unwrap();
@@ -418,13 +418,15 @@ async fn an_operator_sees_sagas_and_moves_those_that_may_be_moved() {
     assert!(states.contains(&(pending, "reserving", false)) && states.contains(&(confirmed, "taking", false)));
 
     // Being overdue would call the pending one off: it is not asked again.
-    assert_eq!(Sagas::retry(&world.store, pending).await.unwrap_err().status(), StatusCode::CONFLICT);
-    Sagas::retry(&world.store, confirmed).await.unwrap();
+    assert_eq!(Sagas::retry(&world.store, pending, &ann).await.unwrap_err().status(), StatusCode::CONFLICT);
+    Sagas::retry(&world.store, confirmed, &ann).await.unwrap();
     assert_eq!(world.store.sweep(10).await.unwrap(), 1);
     assert_eq!(world.owed(confirmed).await.iter().filter(|subject| *subject == "documents.stock.take").count(), 2);
 
-    assert_eq!(Sagas::cancel(&world.store, confirmed, "ann").await.unwrap_err().status(), StatusCode::CONFLICT);
-    Sagas::cancel(&world.store, pending, "ann").await.unwrap();
+    assert_eq!(Sagas::cancel(&world.store, confirmed, &ann).await.unwrap_err().status(), StatusCode::CONFLICT);
+    let abandoned = Sagas::abandon(&world.store, confirmed, &ann, "why not").await;
+    assert_eq!(abandoned.unwrap_err().status(), StatusCode::CONFLICT);
+    Sagas::cancel(&world.store, pending, &ann).await.unwrap();
     let saga = Sagas::find(&world.store, pending).await.unwrap().unwrap();
     assert_eq!((saga.state.as_str(), saga.about.ends_with("CANCELLED")), ("releasing", true));
     let sql = "SELECT DISTINCT initiator FROM outbox WHERE saga = $1 AND subject = 'documents.stock.release'";
@@ -435,5 +437,95 @@ async fn an_operator_sees_sagas_and_moves_those_that_may_be_moved() {
     assert!(Sagas::find(&world.store, pending).await.unwrap().unwrap().ended);
     assert_eq!(Sagas::list(&world.store, true, 10).await.unwrap().len(), 1);
     assert_eq!(Sagas::list(&world.store, false, 10).await.unwrap().len(), 2);
-    assert_eq!(Sagas::retry(&world.store, Uuid::now_v7()).await.unwrap_err().status(), StatusCode::NOT_FOUND);
+    assert_eq!(Sagas::retry(&world.store, Uuid::now_v7(), &ann).await.unwrap_err().status(), StatusCode::NOT_FOUND);
+    let done = world.interventions().await;
+    assert_eq!(done, [("retry".into(), confirmed, None), ("cancel".into(), pending, None)]);
+}
+
+impl World {
+    /// What operators did to which saga, and why.
+    async fn interventions(&self) -> Vec<(String, Uuid, Option<String>)> {
+        let sql = "SELECT action, subject, reason FROM interventions WHERE operator = 'ann' ORDER BY id";
+        let rows = self.database.get().await.unwrap().all(sql, &[]).await.unwrap();
+        let saga = |subject: &str| subject.strip_prefix("saga ").unwrap().parse().unwrap();
+        rows.iter().map(|row| (row.get(0), saga(row.get(1)), row.get(2))).collect()
+    }
+}
+
+/// Item management has nothing for an order that is confirmed: one of the databases was put back to an older state.
+#[tokio::test]
+async fn an_order_there_is_nothing_for_waits_for_an_operator_who_gives_it_up() {
+    let (world, ann) = (World::start().await, Operator::named("ann"));
+    let id = world.confirmed(&[(item(1), 2)]).await;
+    world.answer(id, saga::Event::Taken).await.unwrap();
+    world.answer(id, saga::Event::Released).await.unwrap();
+    let open = Sagas::list(&world.store, true, 10).await.unwrap();
+    assert_eq!((open[0].id, open[0].state.as_str(), open[0].due_at), (id, "unfulfilled", None));
+    assert_eq!(world.store.sweep(10).await.unwrap(), 0, "nothing is asked any more");
+
+    // It may be asked once more.
+    Sagas::retry(&world.store, id, &ann).await.unwrap();
+    assert_eq!(world.store.sweep(10).await.unwrap(), 1);
+    assert_eq!(world.owed(id).await.last().unwrap(), "documents.stock.take");
+    world.answer(id, saga::Event::Refused(refusal())).await.unwrap();
+
+    // Nobody may be left owing money for it.
+    let invoice = world.store.invoice(id, &Cause::default()).await.unwrap().head;
+    let outstanding = Sagas::abandon(&world.store, id, &ann, "restored").await.unwrap_err();
+    assert_eq!(outstanding.status(), StatusCode::CONFLICT);
+    assert!(format!("{outstanding:?}").contains(&invoice.number), "{outstanding:?}");
+    let (all, key) = (selection(&[(item(1), 2)]), new_key("carol"));
+    let note = world.store.credit(invoice.id, &all, &key, &Cause::default()).await.unwrap().unwrap().head.id;
+
+    let owed = world.owed(id).await.len();
+    for _ in 0..2 {
+        Sagas::abandon(&world.store, id, &ann, "restored").await.unwrap();
+    }
+    let standing = world.store.document(id).await.unwrap().head.standing;
+    assert!(
+        matches!(standing, Standing::Order { state: OrderState::Cancelled(Cancellation::Unfulfilled), .. }),
+        "{standing:?}"
+    );
+    assert_eq!(world.owed(id).await[owed..], ["documents.order.cancelled"], "told once; nothing is held");
+    assert_eq!(world.told(id, "documents.order.cancelled").await["reason"], "unfulfilled");
+    let done = world.interventions().await;
+    assert_eq!(done, [("retry".into(), id, None), ("abandon".into(), id, Some("restored".into()))]);
+
+    // Whatever item management finds for it after all is undone.
+    world.answer(id, saga::Event::Reserved).await.unwrap();
+    assert_eq!(world.told(id, "documents.stock.release").await["reason"], "unfulfilled");
+    world.answer(id, saga::Event::Taken).await.unwrap();
+    assert_eq!(world.told(id, "documents.stock.release").await["reason"], "forgotten");
+    world.answer(id, saga::Event::Released).await.unwrap();
+
+    // Its credit note brings nothing back.
+    world.answer(note, saga::Event::ReturnRefused).await.unwrap();
+    let open = Sagas::list(&world.store, true, 10).await.unwrap();
+    assert_eq!((open.len(), open[0].id, open[0].state.as_str()), (1, note, "unreturned"));
+    for _ in 0..2 {
+        Sagas::abandon(&world.store, note, &ann, "it never left the house").await.unwrap();
+    }
+    let state = async || world.store.document(note).await.unwrap().head.standing.state();
+    assert_eq!(state().await, State::Issued);
+    assert!(Sagas::list(&world.store, true, 10).await.unwrap().is_empty());
+    assert_eq!(world.interventions().await.len(), 3);
+    world.answer(note, saga::Event::Returned).await.unwrap();
+    assert_eq!(state().await, State::Returned, "what is the case counts");
+    world.answer(note, saga::Event::ReturnRefused).await.unwrap();
+    assert_eq!(state().await, State::Issued);
+}
+
+/// This database was put back to before the order was confirmed, called it off, and hears that its stock was taken.
+#[tokio::test]
+async fn what_was_taken_for_an_order_that_was_called_off_is_undone() {
+    let world = World::start().await;
+    let id = world.order(&[(item(1), 1)]).await.head.id;
+    world.store.cancel(id, &Cause::default()).await.unwrap();
+    world.answer(id, saga::Event::Reserved).await.unwrap();
+    assert_eq!(world.told(id, "documents.stock.release").await["reason"], "customer");
+    world.answer(id, saga::Event::Taken).await.unwrap();
+    assert_eq!(world.told(id, "documents.stock.release").await["reason"], "forgotten");
+    world.answer(id, saga::Event::Released).await.unwrap();
+    let saga = Sagas::find(&world.store, id).await.unwrap().unwrap();
+    assert_eq!((saga.state.as_str(), saga.ended), ("released", true));
 }

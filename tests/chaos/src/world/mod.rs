@@ -21,6 +21,7 @@ use berth::{
     local::Local,
     lock::Lock,
     mesh_units,
+    operator::Operator,
     project::Project,
     secrets,
     socket_folder::SocketFolder,
@@ -168,6 +169,14 @@ impl World {
     /// It has none.
     pub fn database(&self, service: &str) -> Result<&Database> {
         self.databases.get(service).with_context(|| format!("{service} has no database"))
+    }
+
+    /// Somebody who may do what `berth outbox` and its like do.
+    ///
+    /// # Errors
+    /// The mesh's authority cannot be used.
+    pub fn operator(&self) -> Result<Operator> {
+        Ok(Operator::new(&self.project, self.plan.clone())?)
     }
 
     /// The services with a database in which outbox and inbox live.

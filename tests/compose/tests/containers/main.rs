@@ -29,6 +29,7 @@ async fn the_shop_runs_in_containers() {
     build(&stack);
     stack.up().await;
     the_walkthrough_works(&stack);
+    an_operator_sees_what_services_owe(&stack);
     let shop = stack.shop().await;
     images_are_labelled_and_have_no_shell(&stack);
     nothing_but_the_gateway_is_published(&stack);
@@ -44,6 +45,13 @@ async fn the_shop_runs_in_containers() {
 fn the_walkthrough_works(stack: &Stack) {
     let told = stack.berth(&["demo", "--compose"]);
     assert!(told.contains("CONFIRMED"), "{told}");
+}
+
+fn an_operator_sees_what_services_owe(stack: &Stack) {
+    let told: Value = serde_json::from_str(&stack.berth(&["outbox", "status", "--json", "--compose"])).unwrap();
+    for service in ["eshop-documents", "item-management"] {
+        assert!(told[service]["stream"]["last_sequence"].as_i64().is_some_and(|last| last > 0), "{told}");
+    }
 }
 
 fn images_are_labelled_and_have_no_shell(stack: &Stack) {
