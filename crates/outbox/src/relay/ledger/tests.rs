@@ -134,7 +134,7 @@ impl World {
 
     /// Publishes what is still owed, and checks everything.
     async fn settle(&mut self) {
-        let owed = async |database: &Database| depth(&*database.get().await.unwrap()).await.unwrap().events;
+        let owed = async |database: &Database| depth(&database.get().await.unwrap()).await.unwrap().events;
         for _ in 0..64 {
             self.publish(2, 100, true).await;
             if owed(&self.database).await == 0 {
