@@ -22,6 +22,9 @@ let
   # An interface's name has fifteen letters at most, a node's name more.
   tap = name: "vm-${builtins.substring 0 11 (builtins.hashString "sha256" name)}";
 
+  # From one of the bridge's ports to another.
+  bridged = "-i ${cfg.bridge} -o ${cfg.bridge} -j ACCEPT";
+
   # What QEMU itself needs beside the machine's memory.
   overhead = 256 * 1024 * 1024;
 
@@ -149,6 +152,22 @@ in
     systemd.services = lib.mapAttrs' (
       name: node: lib.nameValuePair "berth-machine-${name}" (unit name node)
     ) cfg.machines;
+
+    # What goes from machine to machine is no business of the host's. But its firewall sees that, too, where something has the kernel show it what
+    # crosses a bridge, as Docker does: without this it finds that nobody can be there, since the host has no address on the bridge.
+    networking.firewall = {
+      extraCommands = lib.mkIf (!config.networking.nftables.enable) ''
+        ip46tables -t mangle -I nixos-fw-rpfilter -i ${cfg.bridge} -j RETURN 2>/dev/null || true
+        ip46tables -D FORWARD ${bridged} 2>/dev/null || true
+        ip46tables -I FORWARD ${bridged}
+      '';
+      extraStopCommands = lib.mkIf (!config.networking.nftables.enable) ''
+        ip46tables -D FORWARD ${bridged} 2>/dev/null || true
+      '';
+      extraReversePathFilterRules = lib.mkIf config.networking.nftables.enable ''
+        iifname "${cfg.bridge}" accept
+      '';
+    };
 
     # Open to the host's own processes alone, and only the machines' ports are forwarded: see `publish`.
     networking.useNetworkd = true;
