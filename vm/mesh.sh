@@ -5,8 +5,8 @@ usage() {
     cat <<TEXT
 Usage: $(basename "$0") [OPTIONS]
 
-Starts the machines of the mesh: $MACHINES. Run it in the folder of mesh.toml; Ctrl-C switches them off, and what they keep stays
-below .berth/machines.
+Starts the machines of the mesh: $MACHINES. Run it in the folder of mesh.toml; Ctrl-C switches them off, a second one cuts their
+power, and what they keep stays below .berth/machines.
 
   --port PORT      the gateway's port here [default: $GATEWAY_PORT]
   --ssh PORT       ssh of the first machine; each further one takes the next [default: 22100]
@@ -46,12 +46,19 @@ state=$PWD/.berth/machines
 mkdir -p "$state"
 declare -A runs=()
 
+switch_off() {
+    for run in "${runs[@]}"; do kill -TERM "$run" 2>/dev/null || true; done
+}
+
 # shellcheck disable=SC2329 # called by the trap
 finish() {
-    trap - EXIT INT TERM
+    trap - EXIT
+    # Whoever asks again has the power cut.
+    trap switch_off INT TERM
     echo 'switching off'
-    for name in "${!runs[@]}"; do kill -TERM "${runs[$name]}" 2>/dev/null || true; done
-    for name in "${!runs[@]}"; do wait "${runs[$name]}" 2>/dev/null || true; done
+    switch_off
+    # A signal ends the waiting, not the machine.
+    for run in "${runs[@]}"; do while kill -0 "$run" 2>/dev/null; do wait "$run" 2>/dev/null || true; done; done
     kill "$switch"
     rm -rf "$work"
 }

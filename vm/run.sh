@@ -90,9 +90,14 @@ if [ ${#mesh_network[@]} -gt 0 ]; then
     mesh_network+=(-device "virtio-net-pci,netdev=mesh,mac=$MAC")
 fi
 
-# Asked to end, the machine is switched off as by its button.
+# Asked to end, the machine is switched off as by its button; asked twice, its power is cut.
 # shellcheck disable=SC2329 # called by the trap
 power_down() {
+    if [ -n "$asked" ]; then
+        kill "$machine"
+        return
+    fi
+    asked=yes
     printf 'system_powerdown\n' | socat - "UNIX-CONNECT:$work/monitor" >/dev/null 2>&1 || kill "$machine"
 }
 
@@ -109,6 +114,7 @@ power_down() {
     -chardev "socket,id=monitor,path=$work/monitor,server=on,wait=off" -mon chardev=monitor \
     "${console[@]}" "$@" <&0 {lock}>&- &
 machine=$!
+asked=
 trap power_down TERM INT
 until wait "$machine"; do
     # A signal ends the waiting, not the machine.
