@@ -28,7 +28,8 @@ runCommand "berth-${berthPrograms.berth.version}"
     ${lib.concatStrings (
       lib.mapAttrsToList (name: package: "ln -s ${lib.getExe' package name} $out/libexec/\n") programs
     )}
-    makeWrapper $out/libexec/berth $out/bin/berth --suffix PATH : ${
+    # The commands it prints are to find the same.
+    makeWrapper $out/libexec/berth $out/bin/berth --set-default BERTH_CALLED_AS $out/bin/berth --suffix PATH : ${
       lib.makeBinPath (
         [
           postgresql
