@@ -1,8 +1,9 @@
 //! The mesh as containers: `docker-compose.yaml`, written from the plan.
 //!
 //! Every service, database and the event bus is a compose service of its name; copies come from `--scale`. A one-shot makes the secrets
-//! on the first start, each into a volume that only its owner mounts; another, in a profile of its own, runs what an operator calls for. Networks say who may meet whom: the gateway's edge, the
-//! services among themselves, each database with its owner, the event bus with who uses it. Nothing but the gateway is published.
+//! on the first start, each into a volume that only its owner mounts; another, in a profile of its own, runs what an operator calls for.
+//! Networks say who may meet whom: the gateway's edge, the services among themselves, each database with its owner, the event bus with
+//! who uses it. Nothing but the gateway is published.
 //!
 //! The images of Berth's own programs are built from its source, which `BERTH_SOURCE` names (`.env` beside the file, or the folder
 //! itself); those of artifacts from the folder and a Dockerfile of their runtime. So the file says nothing of the machine it was written on.

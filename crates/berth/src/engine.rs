@@ -38,8 +38,9 @@ pub async fn operate(project: &Project, words: impl Iterator<Item = OsString>) -
     let mut command = command(&program);
     let named = format!("{}={}", operator::NAMED, operator::who());
     command.args(["run", "--rm", "-T", "-e", &named, OPERATOR]).args(of_any_mesh(words));
-    let output = command.current_dir(project.root()).stdin(Stdio::null()).stdout(Stdio::inherit()).output().await;
-    let output = output.map_err(|error| Failure::io(format!("cannot run {}", program.join(" ")), error))?;
+    command.current_dir(project.root()).stdin(Stdio::null()).stderr(Stdio::piped());
+    let failure = |error| Failure::io(format!("cannot run {}", program.join(" ")), error);
+    let output = command.spawn().map_err(failure)?.wait_with_output().await.map_err(failure)?;
     if output.status.success() {
         return Ok(());
     }

@@ -16,8 +16,9 @@ use super::{
     connections::{end_sessions, write},
     either_side, keep_away, moment,
     nats::copy_folder,
+    other,
 };
-use crate::world::{DOCUMENTS, ITEMS, World};
+use crate::world::World;
 
 pub(super) async fn kill(world: &World, dice: &mut ChaCha8Rng) -> Result<String> {
     let names: Vec<String> = world.plan().databases.iter().map(|database| database.name.to_string()).collect();
@@ -71,7 +72,8 @@ pub(super) async fn restore(world: &World, dice: &mut ChaCha8Rng) -> Result<Stri
     fs::rename(&copy, data)?;
     drop(held);
     world.healed(&unit, old).await?;
-    let other = if service == ITEMS { DOCUMENTS } else { ITEMS };
+    let other = other(service);
     world.bus.stream(other).await?.delete_consumer(service).await?;
+    world.bus.made_anew(other, service).await?;
     Ok(format!("{unit} came back with what it had stored {age:?} before"))
 }

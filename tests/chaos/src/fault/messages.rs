@@ -6,8 +6,8 @@ use rand::{RngExt as _, seq::SliceRandom as _};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Scene, either_side, new_id};
-use crate::world::{DOCUMENTS, ITEMS, World};
+use super::{Scene, either_side, new_id, other};
+use crate::world::World;
 
 const UNIT: &str = "nats";
 /// Old messages that are published once more in one strike.
@@ -56,9 +56,10 @@ pub(super) async fn repeat(world: &World, dice: &mut ChaCha8Rng) -> Result<Strin
 pub(super) async fn deliver_all_again(world: &World, dice: &mut ChaCha8Rng) -> Result<String> {
     let (service, _) = either_side(dice);
     let _claims = world.claim(&[UNIT]).await?;
-    let other = if service == ITEMS { DOCUMENTS } else { ITEMS };
+    let other = other(service);
     let stream = world.bus.stream(service).await?;
     stream.delete_consumer(other).await?;
+    world.bus.made_anew(service, other).await?;
     Ok(format!("{other} hears all {} messages of {service} again", stream.cached_info().state.messages))
 }
 

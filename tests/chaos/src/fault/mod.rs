@@ -18,7 +18,11 @@ use rand::RngExt as _;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::{clients::Catalogue, history::History, world::World};
+use crate::{
+    clients::Catalogue,
+    history::History,
+    world::{DOCUMENTS, ITEMS, World},
+};
 
 pub use messages::Poison;
 
@@ -155,8 +159,13 @@ fn new_id(dice: &mut ChaCha8Rng) -> Uuid {
     uuid::Builder::from_random_bytes(dice.random()).into_uuid()
 }
 
+/// The other side of the order transaction.
+fn other(service: &str) -> &'static str {
+    if service == ITEMS { DOCUMENTS } else { ITEMS }
+}
+
 /// One of the two databases of the order transaction: its owner and its unit.
 fn either_side(dice: &mut ChaCha8Rng) -> (&'static str, String) {
-    let service = if dice.random() { crate::world::ITEMS } else { crate::world::DOCUMENTS };
+    let service = if dice.random() { ITEMS } else { DOCUMENTS };
     (service, format!("{service}-db"))
 }

@@ -7,9 +7,9 @@ use async_nats::jetstream::stream::Config;
 use chacha20::ChaCha8Rng;
 use nix::sys::signal::Signal;
 use rand::RngExt as _;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::{either_side, keep_away, moment};
+use super::{either_side, keep_away, moment, other};
 use crate::world::World;
 
 const UNIT: &str = "nats";
@@ -23,8 +23,10 @@ pub(super) async fn kill(world: &World, dice: &mut ChaCha8Rng) -> Result<String>
 pub(super) async fn delete_stream(world: &World, dice: &mut ChaCha8Rng) -> Result<String> {
     let (service, _) = either_side(dice);
     let _claims = world.claim(&[UNIT]).await?;
+    let began = Instant::now();
     world.bus.jetstream().delete_stream(service).await?;
-    Ok(format!("the stream {service} was deleted"))
+    world.bus.made_anew(service, other(service)).await?;
+    Ok(format!("the stream {service} was deleted, and made anew after {:.1?}", began.elapsed()))
 }
 
 /// The stream refuses what would make it larger, as it does when its disk is full.

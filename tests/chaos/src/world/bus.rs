@@ -11,6 +11,7 @@ use runtime::credentials::Credentials;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tls::{Identity, SpiffeId};
+use tokio::time::{sleep, timeout};
 
 use super::ITEMS;
 
@@ -26,6 +27,9 @@ pub(super) fn admit_administrator(project: &Project, plan: &Plan) -> Result<Stri
     fs::write(&file, configuration.to_string())?;
     Ok(key.seed()?)
 }
+
+/// Longest time for a relay and a consumer to make anew what was deleted.
+const MADE_ANEW_WITHIN: Duration = Duration::from_secs(90);
 
 /// A connection that may do everything.
 #[derive(Debug, Clone)]
@@ -55,6 +59,25 @@ impl Bus {
     /// It does not exist, or the server is away.
     pub async fn stream(&self, service: &str) -> Result<jetstream::stream::Stream> {
         self.jetstream.get_stream(service).await.with_context(|| format!("no stream {service}"))
+    }
+
+    /// Waits until a service's stream is there, and this consumer of it: they were deleted, and nobody said when they would be back.
+    ///
+    /// # Errors
+    /// They are not made anew.
+    pub async fn made_anew(&self, service: &str, consumer: &str) -> Result<()> {
+        let there = async {
+            loop {
+                if let Ok(stream) = self.stream(service).await
+                    && stream.consumer_info(consumer).await.is_ok()
+                {
+                    return;
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let made = timeout(MADE_ANEW_WITHIN, there).await;
+        made.with_context(|| format!("the stream {service} with its consumer {consumer} is not made anew"))
     }
 
     /// Everything else that can be done.
