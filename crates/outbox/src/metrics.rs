@@ -92,7 +92,7 @@ impl MessageMetrics {
         );
         to.register(
             "outbox_publish_seconds",
-            "From sending a batch to its acknowledgement",
+            "From committing a staged batch to its acknowledgement",
             self.publish_seconds.clone(),
         );
         to.register(
