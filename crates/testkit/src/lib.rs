@@ -28,9 +28,9 @@ fn random_loopback() -> Ipv4Addr {
 /// Waits until `probe` gives a value, asking again every 20 ms, and returns it.
 ///
 /// # Panics
-/// After 30 seconds; the message names `what` was awaited.
+/// After a minute; the message names `what` was awaited.
 pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Option<T>) -> T {
-    eventually_within(Duration::from_secs(30), what, probe).await
+    eventually_within(Duration::from_mins(1), what, probe).await
 }
 
 /// Like [`eventually`], with another limit.

@@ -60,6 +60,14 @@ impl Caller {
         Answer::of(self.request(Method::GET, path)).await
     }
 
+    /// GET, while the gateway may be away: it was killed or stopped, and a connection kept from before still looks open.
+    ///
+    /// # Errors
+    /// As [`Answer::try_of`].
+    pub async fn try_get(&self, path: &str) -> reqwest::Result<Answer> {
+        Answer::try_of(self.request(Method::GET, path)).await
+    }
+
     /// POST of JSON.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         Answer::of(self.request(Method::POST, path).json(body)).await

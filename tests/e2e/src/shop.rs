@@ -25,6 +25,11 @@ fn new_key() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
+/// On hand and reserved, in an item.
+fn stock_in(item: &Answer) -> (i64, i64) {
+    (item.number("/stock_on_hand"), item.number("/stock_reserved"))
+}
+
 impl Shop {
     /// Logs everybody in.
     pub fn open(mesh: &Mesh) -> Self {
@@ -47,8 +52,7 @@ impl Shop {
 
     /// On hand and reserved, in pieces.
     pub async fn stock(&self, item: &str) -> (i64, i64) {
-        let answer = self.carol.get(&format!("/items/{item}")).await.expect(200);
-        (answer.number("/stock_on_hand"), answer.number("/stock_reserved"))
+        stock_in(&self.carol.get(&format!("/items/{item}")).await.expect(200))
     }
 
     /// The body of an order for one item.
@@ -91,7 +95,7 @@ impl Shop {
 
     /// Whether the order at this path was confirmed; nothing while that is open.
     async fn decided(&self, location: &str) -> Option<bool> {
-        let answer = Answer::try_of(self.alice.request(Method::GET, location)).await.ok()?;
+        let answer = self.alice.try_get(location).await.ok()?;
         match answer.body.get("state").and_then(Value::as_str)? {
             "PENDING" => None,
             state => Some(state == "CONFIRMED"),
@@ -101,7 +105,7 @@ impl Shop {
     /// Waits until a document is in this state.
     pub async fn reaches(&self, document: &str, state: &str) {
         eventually(&format!("document {document} to be {state}"), async || {
-            let answer = self.carol.get(&format!("/documents/{document}")).await;
+            let answer = self.carol.try_get(&format!("/documents/{document}")).await.ok()?;
             (answer.status == 200 && answer.text("/state") == state).then_some(())
         })
         .await;
@@ -110,7 +114,8 @@ impl Shop {
     /// Waits until so much of an item is on hand and so much reserved.
     pub async fn stock_becomes(&self, item: &str, stock: (i64, i64)) {
         eventually(&format!("the stock of {item} to be {stock:?}"), async || {
-            (self.stock(item).await == stock).then_some(())
+            let answer = self.carol.try_get(&format!("/items/{item}")).await.ok()?;
+            (answer.status == 200 && stock_in(&answer) == stock).then_some(())
         })
         .await;
     }
