@@ -12,13 +12,16 @@
 mod ledger;
 mod stream;
 
-use std::time::Duration;
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
 use database::Database;
 use ledger::{Batch, HEARTBEAT, Known, Learned, Ledger};
 use runtime::retry::Backoff;
 use stream::{State, Stream};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -92,6 +95,9 @@ impl From<tokio_postgres::Error> for Interrupted {
 /// How many messages of the stream are looked at in one go.
 const PORTION: u64 = 500;
 
+/// Most batches that wait for the one before them to be stored. With one the database would wait whenever the event server does.
+const AHEAD: usize = 2;
+
 /// What wakes an idle leader.
 enum Wake {
     Work,
@@ -155,79 +161,121 @@ impl Relay {
         self.lead(&mut ledger, &stream, last_sequence, stop).await
     }
 
-    /// Publishes until `stop` or until something is in doubt. While a batch is committed, the one before it is marked and the next
-    /// one claimed and staged: where that one belongs in the stream is known beforehand. It is committed only when the one before it
-    /// is known to be stored.
+    /// Publishes until `stop` or until something is in doubt. The next batches are claimed and staged while those before them are
+    /// committed one after the other: where a batch belongs in the stream is known beforehand.
     async fn lead(
         &self,
         ledger: &mut Ledger,
         stream: &Stream,
-        mut last_sequence: u64,
+        last_sequence: u64,
         stop: &CancellationToken,
     ) -> Result<(), Interrupted> {
-        let (mut published, mut staged): (Option<Batch>, Option<Batch>) = (None, None);
-        let mut checked = Instant::now();
-        while !stop.is_cancelled() && self.events.is_connected() {
-            let Some(batch) = staged.take() else {
-                failpoint!(failpoints::RELAY_CLAIM);
-                staged = self.claim(ledger, stream, published.as_ref(), None, last_sequence).await?;
-                if published.take().is_some() {
-                    failpoint!(failpoints::RELAY_MARKED);
-                }
-                if staged.is_some() {
-                    continue;
-                }
-                match self.idle(ledger, checked, stop).await? {
-                    Wake::Work => {}
-                    Wake::Check => {
-                        checked = Instant::now();
-                        let found = stream.state().await?;
-                        if found.incarnation != stream.incarnation() || found.last_sequence != last_sequence {
-                            return Err(Interrupted::Events("the stream is not where it was left".into()));
-                        }
-                    }
-                    Wake::Stop => break,
-                }
-                continue;
-            };
-            // The database is asked first: it works while this process waits for the event server.
-            let (claimed, committed) = tokio::join!(
-                biased;
-                self.claim(ledger, stream, published.as_ref(), Some(&batch), batch.end()),
-                self.commit(stream, &batch)
-            );
-            last_sequence = committed?;
-            staged = claimed?;
-            failpoint!(failpoints::RELAY_MARK);
-            published = Some(batch);
-        }
-        // What is claimed and not committed is given back.
-        ledger.turn(published.as_ref(), None, None).await?;
-        if let Some(batch) = staged {
-            ledger.bury(batch.id, &[]).await?;
-        }
+        let (claimed, to_stage) = mpsc::channel(AHEAD + 1);
+        let (staged, to_commit) = mpsc::channel(AHEAD + 1);
+        let (stored, seen) = watch::channel(last_sequence);
+        tokio::try_join!(
+            biased;
+            self.claim_ahead(ledger, stream, claimed, seen, stop),
+            stage_in_turn(stream, to_stage, staged),
+            self.commit_in_turn(stream, to_commit, stored),
+        )?;
         Ok(())
     }
 
-    /// Marks a batch published, and claims and stages the one that is to follow `follows`. See [`Ledger::turn`].
+    /// Claims what is owed, and marks what is stored according to `seen`, the stream's last sequence.
+    async fn claim_ahead(
+        &self,
+        ledger: &mut Ledger,
+        stream: &Stream,
+        to_stage: mpsc::Sender<Arc<Batch>>,
+        mut seen: watch::Receiver<u64>,
+        stop: &CancellationToken,
+    ) -> Result<(), Interrupted> {
+        let (mut end, mut checked) = (*seen.borrow(), Instant::now());
+        let (mut in_flight, mut published, mut ahead) = (VecDeque::<Arc<Batch>>::new(), Vec::new(), 1);
+        while !stop.is_cancelled() && self.events.is_connected() {
+            published.extend(stored(&mut in_flight, *seen.borrow_and_update()));
+            if in_flight.len() > ahead {
+                if seen.changed().await.is_err() {
+                    break;
+                }
+                continue;
+            }
+            failpoint!(failpoints::RELAY_CLAIM);
+            let claimed = self.claim(ledger, stream, &published, &in_flight, end).await?;
+            if !mem::take(&mut published).is_empty() {
+                failpoint!(failpoints::RELAY_MARKED);
+            }
+            if let Some(batch) = claimed.map(Arc::new) {
+                // Small batches that wait for each other would be slower than one that grows meanwhile.
+                ahead = if batch.events.len() < usize::from(self.options.batch) { 1 } else { AHEAD };
+                end = batch.end();
+                in_flight.push_back(Arc::clone(&batch));
+                if to_stage.send(batch).await.is_err() {
+                    break;
+                }
+                continue;
+            }
+            if !in_flight.is_empty() {
+                tokio::select! {
+                    _ = seen.changed() => {}
+                    () = self.outbox.woken() => {}
+                    () = ledger.woken() => {}
+                }
+                continue;
+            }
+            match self.idle(ledger, checked, stop).await? {
+                Wake::Work => {}
+                Wake::Check => {
+                    checked = Instant::now();
+                    let found = stream.state().await?;
+                    if found.incarnation != stream.incarnation() || found.last_sequence != end {
+                        return Err(Interrupted::Events("the stream is not where it was left".into()));
+                    }
+                }
+                Wake::Stop => break,
+            }
+        }
+        // What is claimed is published yet.
+        drop(to_stage);
+        while *seen.borrow_and_update() < end && seen.changed().await.is_ok() {}
+        published.extend(stored(&mut in_flight, *seen.borrow()));
+        ledger.turn(&published, &in_flight, None).await?;
+        Ok(())
+    }
+
+    /// Marks batches published, and claims the one that is to follow `follows`. See [`Ledger::turn`].
     async fn claim(
         &self,
         ledger: &mut Ledger,
         stream: &Stream,
-        mut published: Option<&Batch>,
-        in_flight: Option<&Batch>,
+        mut published: &[Arc<Batch>],
+        in_flight: &VecDeque<Arc<Batch>>,
         follows: u64,
     ) -> Result<Option<Batch>, Interrupted> {
         loop {
-            let claimed = ledger.turn(published.take(), in_flight, Some(follows)).await?;
+            let claimed = ledger.turn(published, in_flight, Some(follows)).await?;
             let Some(batch) = claimed else { return Ok(None) };
-            if self.bury_refused(ledger, stream, &batch).await? {
-                continue;
+            if !self.bury_refused(ledger, stream, &batch).await? {
+                return Ok(Some(batch));
             }
-            failpoint!(failpoints::RELAY_PUBLISH);
-            stream.stage(&batch).await?;
-            return Ok(Some(batch));
+            published = &[];
         }
+    }
+
+    /// Commits what is staged, each batch when the one before it is known to be stored, and says up to where the stream is.
+    async fn commit_in_turn(
+        &self,
+        stream: &Stream,
+        mut staged: mpsc::Receiver<Arc<Batch>>,
+        stored: watch::Sender<u64>,
+    ) -> Result<(), Interrupted> {
+        while let Some(batch) = staged.recv().await {
+            let last_sequence = self.commit(stream, &batch).await?;
+            failpoint!(failpoints::RELAY_MARK);
+            stored.send_replace(last_sequence);
+        }
+        Ok(())
     }
 
     /// Waits for work, keeping the session alive meanwhile.
@@ -368,6 +416,28 @@ impl Relay {
         let kept = Kept { days: days(self.options.retention), ..partitions::OUTBOX };
         partitions::maintain(&mut *self.database.get().await?, kept).await
     }
+}
+
+/// Stages what is claimed.
+async fn stage_in_turn(
+    stream: &Stream,
+    mut claimed: mpsc::Receiver<Arc<Batch>>,
+    to_commit: mpsc::Sender<Arc<Batch>>,
+) -> Result<(), Interrupted> {
+    while let Some(batch) = claimed.recv().await {
+        failpoint!(failpoints::RELAY_PUBLISH);
+        stream.stage(&batch).await?;
+        if to_commit.send(batch).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Takes those batches out that are stored when the stream is up to here.
+fn stored(in_flight: &mut VecDeque<Arc<Batch>>, last_sequence: u64) -> Vec<Arc<Batch>> {
+    let count = in_flight.iter().take_while(|batch| batch.end() <= last_sequence).count();
+    in_flight.drain(..count).collect()
 }
 
 /// Up to where the stream is the one that is known: the place of the last message that both sides name alike. The beginning, when the

@@ -419,7 +419,8 @@ async fn a_stream_without_room_loses_nothing_and_goes_on_when_there_is_some() {
     world.emit(Uuid::now_v7(), 20).await;
     eventually("the stream to be full", async || {
         let published = world.count(&world.documents, "outbox WHERE published_at IS NOT NULL").await;
-        let refused = world.count(&world.documents, "outbox_batches").await > 0;
+        // One was refused, with another staged behind it.
+        let refused = world.count(&world.documents, "outbox_batches").await > 1;
         (published > 0 && published < 20 && refused).then_some(())
     })
     .await;

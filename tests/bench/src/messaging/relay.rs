@@ -12,7 +12,7 @@ use super::{Goal, Servers, median, rate, raw, report::Bound};
 
 pub(super) const STREAM: &str = "documents";
 /// So many that the first and the last batch, which overlap with no other, do not matter.
-const EVENTS: u64 = 50_000;
+const EVENTS: u64 = 100_000;
 
 /// A relay that runs, and leads.
 pub(super) struct Running {
@@ -44,7 +44,7 @@ pub(super) async fn drained(database: &Database) -> Result<()> {
     let client = database.get().await?;
     let sql = "SELECT EXISTS (SELECT FROM outbox WHERE published_at IS NULL)";
     while client.one(sql, &[]).await?.get::<_, bool>(0) {
-        sleep(Duration::from_millis(5)).await;
+        sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }

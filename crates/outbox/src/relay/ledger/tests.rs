@@ -117,12 +117,12 @@ impl World {
         let last_sequence = self.stream.len() as u64;
         let known = Known { incarnation: "one".into(), last_sequence, last_message: self.at(last_sequence) };
         self.ledger.agree(&known).await.unwrap();
-        if let Some(batch) = self.ledger.turn(None, None, Some(last_sequence)).await.unwrap() {
+        if let Some(batch) = self.ledger.turn(&[], &VecDeque::new(), Some(last_sequence)).await.unwrap() {
             let messages =
                 batch.events.iter().map(|owed| (event_id(&owed.message_id()).unwrap(), owed.payload.clone()));
             self.stream.extend(messages);
             if answered {
-                self.ledger.turn(Some(&batch), None, None).await.unwrap();
+                self.ledger.turn(&[Arc::new(batch)], &VecDeque::new(), None).await.unwrap();
             }
         }
     }
