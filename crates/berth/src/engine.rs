@@ -45,7 +45,14 @@ pub async fn operate(project: &Project, words: impl Iterator<Item = OsString>) -
         return Ok(());
     }
     let code = output.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-    Err(Failure::Told { words: String::from_utf8_lossy(&output.stderr).into_owned(), code })
+    Err(Failure::Told { words: said(&output.stderr) + "\n", code })
+}
+
+/// What a compose program complained of: where it is one of Python's and broke off, the error without the way that led to it.
+fn said(complaint: &[u8]) -> String {
+    let complaint = String::from_utf8_lossy(complaint).trim().to_owned();
+    let last = complaint.contains("Traceback (most recent call last)").then(|| complaint.lines().last()).flatten();
+    last.map(str::to_owned).unwrap_or(complaint)
 }
 
 /// Without those that say of which mesh, and where it runs.
@@ -90,9 +97,8 @@ async fn shown(program: &[String], folder: &Path, what: &str) -> Result<String, 
     let output = command.current_dir(folder).stdin(Stdio::null()).output().await;
     let output = output.map_err(|error| Failure::io(format!("cannot run {}", program.join(" ")), error))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
         return Err(Failure::mendable(
-            format!("the containers do not show the {what}: {}", said.trim()),
+            format!("the containers do not show the {what}: {}", said(&output.stderr)),
             "start them: BERTH_DEMO_USERS=yes docker-compose up -d",
         ));
     }
