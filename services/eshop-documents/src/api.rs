@@ -168,6 +168,9 @@ impl From<store::Error> for Problem {
             store::Error::Invoiced(number) => problem::CONFLICT.detail(format!(
                 "The order is invoiced. Issue credit notes over all that is left of {number} first, so that nobody owes money for it."
             )),
+            store::Error::Unfulfilled => problem::CONFLICT.detail(
+                "There is nothing in stock for the order any more. An operator asks for it again or gives it up (`berth sagas`) first.",
+            ),
             defect @ (store::Error::Illegal(_) | store::Error::Message(_) | store::Error::Corrupt { .. }) => {
                 Self::internal(defect)
             }
@@ -391,7 +394,7 @@ async fn cancel_order(State(app): State<App>, caller: Caller, Path(id): Path<Uui
 /// Of a confirmed order, once.
 #[utoipa::path(post, path = "/documents/{id}/invoice", tag = "invoices", params(("id" = Uuid, Path)), responses(
     (status = 201, description = "The invoice.", body = DocumentView, headers(("location" = String), ("etag" = String))),
-    (status = 409, description = "It is no confirmed order, or has its invoice: `state` and `allowed` say what can be done.", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It is no confirmed order, or has its invoice: `state` and `allowed` say what can be done. Or it has nothing in stock any more, and waits for an operator.", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn issue_invoice(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) -> Result<Response, Problem> {
     app.authorize_change(&caller, "issue-invoice", id).await?;

@@ -62,6 +62,9 @@ pub enum Error {
     /// The order cannot be given up while its customer owes money for it.
     #[error("the order has an invoice, {0}, that is not credited in full")]
     Invoiced(String),
+    /// The order is confirmed, and item management holds nothing for it.
+    #[error("there is nothing in stock for the order")]
+    Unfulfilled,
     /// A row holds what this program never writes.
     #[error("document {id} is stored wrongly: {what}")]
     Corrupt {
@@ -258,6 +261,8 @@ const FIND_SAGA: &str = concat!(saga_view!(), " WHERE id = $1");
 
 const ASK_AGAIN: &str = "UPDATE sagas SET due_at = now(), updated_at = now() WHERE id = $1";
 
+const IS_UNFULFILLED: &str = "SELECT EXISTS (SELECT FROM sagas WHERE id = $1 AND state = 'unfulfilled')";
+
 /// The invoice of an order of which something is left to be credited.
 const OUTSTANDING: &str = "SELECT number FROM documents AS invoice WHERE kind = 'invoice' AND based_on = $1 \
      AND EXISTS (SELECT FROM document_lines WHERE document_id = invoice.id AND credited < quantity)";
@@ -368,7 +373,7 @@ impl Store {
     /// Issues the invoice of a confirmed order.
     ///
     /// # Errors
-    /// [`Error::NotAllowed`] when it is no confirmed order without an invoice.
+    /// [`Error::NotAllowed`] when it is no confirmed order without an invoice; [`Error::Unfulfilled`] when nothing is held for it.
     pub async fn invoice(&self, order: Uuid, cause: &Cause) -> Result<Document, Error> {
         let issued = self.database.transaction(|tx| invoice(tx, order, cause).scope_boxed()).await?;
         self.outbox.wake();
@@ -532,6 +537,9 @@ async fn invoice(tx: &Transaction<'_>, order: Uuid, cause: &Cause) -> Result<Doc
     tx.run(LOCK_DOCUMENT, &[&order]).await?;
     let ordered = load(tx, order).await?;
     ordered.head.standing.permit(Operation::Invoice)?;
+    if tx.one(IS_UNFULFILLED, &[&order]).await?.get(0) {
+        return Err(Error::Unfulfilled);
+    }
     let invoice = issue(tx, Uuid::now_v7(), Kind::Invoice, &ordered.head, ordered.contents()).await?;
     let ordered = advance_document(tx, order, &Change::to(State::Invoiced)).await?;
     emit(tx, order, cause, &OrderInvoiced::new(&ordered, invoice.head.id)).await?;

@@ -452,12 +452,25 @@ impl World {
     }
 }
 
+#[tokio::test]
+async fn an_order_there_is_nothing_for_is_not_invoiced() {
+    let world = World::start().await;
+    let id = world.confirmed(&[(item(1), 2)]).await;
+    world.answer(id, saga::Event::Released).await.unwrap();
+    let refused = world.store.invoice(id, &Cause::default()).await.unwrap_err();
+    assert!(matches!(refused, Error::Unfulfilled), "{refused:?}");
+    // Item management has found it after all.
+    world.answer(id, saga::Event::Taken).await.unwrap();
+    world.store.invoice(id, &Cause::default()).await.unwrap();
+}
+
 /// Item management has nothing for an order that is confirmed: one of the databases was put back to an older state.
 #[tokio::test]
 async fn an_order_there_is_nothing_for_waits_for_an_operator_who_gives_it_up() {
     let (world, ann) = (World::start().await, Operator::named("ann"));
     let id = world.confirmed(&[(item(1), 2)]).await;
     world.answer(id, saga::Event::Taken).await.unwrap();
+    let invoice = world.store.invoice(id, &Cause::default()).await.unwrap().head;
     world.answer(id, saga::Event::Released).await.unwrap();
     let open = Sagas::list(&world.store, true, 10).await.unwrap();
     assert_eq!((open[0].id, open[0].state.as_str(), open[0].due_at), (id, "unfulfilled", None));
@@ -470,7 +483,6 @@ async fn an_order_there_is_nothing_for_waits_for_an_operator_who_gives_it_up() {
     world.answer(id, saga::Event::Refused(refusal())).await.unwrap();
 
     // Nobody may be left owing money for it.
-    let invoice = world.store.invoice(id, &Cause::default()).await.unwrap().head;
     let outstanding = Sagas::abandon(&world.store, id, &ann, "restored").await.unwrap_err();
     assert_eq!(outstanding.status(), StatusCode::CONFLICT);
     assert!(format!("{outstanding:?}").contains(&invoice.number), "{outstanding:?}");
