@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use berth::supervisor::leftovers::descendants;
 use chacha20::ChaCha8Rng;
 use nix::{
+    errno::Errno,
     sys::signal::{Signal, kill as signal},
     unistd::Pid,
 };
@@ -32,10 +33,14 @@ pub(super) async fn kill(world: &World, dice: &mut ChaCha8Rng) -> Result<String>
 pub(super) async fn crash(world: &World, dice: &mut ChaCha8Rng) -> Result<String> {
     let (_, unit) = either_side(dice);
     let _claims = world.claim(&[&unit]).await?;
-    let backends = descendants(world.pid(&unit)?);
-    let victim = backends.choose(dice).context("the database has no processes")?;
-    signal(Pid::from_raw(*victim), Signal::SIGKILL)?;
-    Ok(format!("one process of {unit} was killed"))
+    loop {
+        let victim = *descendants(world.pid(&unit)?).choose(dice).context("the database has no processes")?;
+        match signal(Pid::from_raw(victim), Signal::SIGKILL) {
+            // Its session has ended meanwhile.
+            Err(Errno::ESRCH) => {}
+            killed => return Ok(killed.map(|()| format!("one process of {unit} was killed"))?),
+        }
+    }
 }
 
 pub(super) async fn read_only(world: &World, dice: &mut ChaCha8Rng) -> Result<String> {
