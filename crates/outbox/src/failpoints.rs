@@ -86,11 +86,11 @@ points! {
     RELAY_LEAD = "outbox::relay::lead";
     /// A relay has looked up what became of a batch, and not written it down.
     RELAY_RESOLVE = "outbox::relay::resolve";
-    /// A relay is about to look for events that are owed. Passed also when there are none.
+    /// A relay is about to look for events that are owed. Passed also when there are none, and while batches are on their way.
     RELAY_CLAIM = "outbox::relay::claim";
     /// Events are claimed: the batch is on its way into the database, in the one statement that claims it.
     RELAY_CLAIMING = "outbox::relay::claiming";
-    /// A batch is written down, nothing is sent.
+    /// A batch is written down, nothing of it is sent. Those before it may be.
     RELAY_PUBLISH = "outbox::relay::publish";
     /// A batch is sent but for its last message, which would commit it. Passed also by a batch of one.
     RELAY_PUBLISH_LAST = "outbox::relay::publish-last";
@@ -98,7 +98,7 @@ points! {
     RELAY_PUBLISHED = "outbox::relay::published";
     /// A batch is acknowledged, and not marked published.
     RELAY_MARK = "outbox::relay::mark";
-    /// A batch is marked published.
+    /// One or several batches are marked published; the next one may be written down.
     RELAY_MARKED = "outbox::relay::marked";
     /// An event is delivered, no transaction has begun.
     CONSUMER_DELIVERED = "outbox::consumer::delivered";

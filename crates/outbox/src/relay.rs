@@ -112,7 +112,7 @@ impl Relay {
         Self { database, events, outbox, options }
     }
 
-    /// Publishes until `stop`; then finishes the batch that is under way. Outlives every failure of the database and
+    /// Publishes until `stop`; then finishes the batches that are under way. Outlives every failure of the database and
     /// of the event server.
     pub async fn run(&self, stop: CancellationToken) {
         tokio::join!(self.publish(&stop), self.maintain(&stop));
@@ -170,14 +170,16 @@ impl Relay {
         last_sequence: u64,
         stop: &CancellationToken,
     ) -> Result<(), Interrupted> {
+        // There are never more at once, so nobody waits for room.
         let (claimed, to_stage) = mpsc::channel(AHEAD + 1);
         let (staged, to_commit) = mpsc::channel(AHEAD + 1);
         let (stored, seen) = watch::channel(last_sequence);
+        // What the event server has answered is looked at first: it has nothing to do until then, and staging takes the task's time.
         tokio::try_join!(
             biased;
+            self.commit_in_turn(stream, to_commit, stored),
             self.claim_ahead(ledger, stream, claimed, seen, stop),
             stage_in_turn(stream, to_stage, staged),
-            self.commit_in_turn(stream, to_commit, stored),
         )?;
         Ok(())
     }
@@ -196,9 +198,7 @@ impl Relay {
         while !stop.is_cancelled() && self.events.is_connected() {
             published.extend(stored(&mut in_flight, *seen.borrow_and_update()));
             if in_flight.len() > ahead {
-                if seen.changed().await.is_err() {
-                    break;
-                }
+                further(ledger, &mut seen).await?;
                 continue;
             }
             failpoint!(failpoints::RELAY_CLAIM);
@@ -207,7 +207,8 @@ impl Relay {
                 failpoint!(failpoints::RELAY_MARKED);
             }
             if let Some(batch) = claimed.map(Arc::new) {
-                // Small batches that wait for each other would be slower than one that grows meanwhile.
+                // Batches of few events that wait for each other would be slower than one that grows meanwhile; those of few large
+                // ones would take much memory.
                 ahead = if batch.events.len() < usize::from(self.options.batch) { 1 } else { AHEAD };
                 end = batch.end();
                 in_flight.push_back(Arc::clone(&batch));
@@ -218,7 +219,7 @@ impl Relay {
             }
             if !in_flight.is_empty() {
                 tokio::select! {
-                    _ = seen.changed() => {}
+                    further = further(ledger, &mut seen) => further?,
                     () = self.outbox.woken() => {}
                     () = ledger.woken() => {}
                 }
@@ -236,10 +237,12 @@ impl Relay {
                 Wake::Stop => break,
             }
         }
-        // What is claimed is published yet.
+        // What is claimed is still published.
         drop(to_stage);
-        while *seen.borrow_and_update() < end && seen.changed().await.is_ok() {}
-        published.extend(stored(&mut in_flight, *seen.borrow()));
+        while *seen.borrow_and_update() < end {
+            further(ledger, &mut seen).await?;
+        }
+        published.extend(stored(&mut in_flight, end));
         ledger.turn(&published, &in_flight, None).await?;
         Ok(())
     }
@@ -432,6 +435,16 @@ async fn stage_in_turn(
         }
     }
     Ok(())
+}
+
+/// Waits until the stream is further, keeping the session alive meanwhile.
+async fn further(ledger: &Ledger, seen: &mut watch::Receiver<u64>) -> Result<(), Interrupted> {
+    loop {
+        tokio::select! {
+            changed = seen.changed() => return changed.map_err(|_| Interrupted::Events("nobody commits any more".into())),
+            () = sleep(HEARTBEAT) => ledger.beat().await?,
+        }
+    }
 }
 
 /// Takes those batches out that are stored when the stream is up to here.

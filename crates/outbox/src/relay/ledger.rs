@@ -126,7 +126,7 @@ impl Ledger {
         // made, if it goes by the indexes.
         let settings = format!(
             "SET idle_session_timeout = {patience}; SET application_name = 'relay';
-             SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off"
+             SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_nestloop = off; SET jit = off"
         );
         connection.batch_execute(&settings).await?;
         let limits = (events.into(), bytes.into());
@@ -409,10 +409,12 @@ async fn number_behind(transaction: &Transaction<'_>, published: impl Iterator<I
     Ok(())
 }
 
-/// A transaction for what is done once in a long time, and then takes its time.
+/// A transaction for what is done once in a long time, and then takes its time, and is planned for what there is.
 async fn patient(connection: &mut Dedicated) -> Result<Transaction<'_>, Error> {
     let transaction = connection.transaction().await?;
-    transaction.batch_execute("SET LOCAL statement_timeout = 0").await?;
+    let settings = "SET LOCAL statement_timeout = 0; SET LOCAL plan_cache_mode = force_custom_plan;
+        SET LOCAL enable_seqscan = on; SET LOCAL enable_nestloop = on";
+    transaction.batch_execute(settings).await?;
     Ok(transaction)
 }
 

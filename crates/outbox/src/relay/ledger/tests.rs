@@ -170,19 +170,58 @@ async fn run(database: &Database, sql: &str) {
     database.get().await.unwrap().batch_execute(sql).await.unwrap();
 }
 
-async fn put(database: &Database, aggregate: u128) {
-    let event = NewEvent {
+fn new_event(aggregate: u128) -> NewEvent<'static, serde_json::Value> {
+    NewEvent {
         subject: "documents.order.placed",
         aggregate_id: Uuid::from_u128(aggregate),
         saga: None,
         initiator: None,
         trace: None,
         data: json!({}),
-    };
-    let event = &event;
+    }
+}
+
+async fn put(database: &Database, aggregate: u128) {
+    let event = &new_event(aggregate);
     let put: Result<Uuid, crate::Error> =
         database.transaction(|tx| async move { Outbox::put(tx, event.clone()).await }.scope_boxed()).await;
     put.unwrap();
+}
+
+#[tokio::test]
+async fn batches_that_were_stored_are_marked_together_with_each_event_at_its_place() {
+    let mut world = World::new().await;
+    world.ledger.limits.0 = 2;
+    let known = Known { incarnation: "one".into(), last_sequence: 0, last_message: None };
+    world.ledger.agree(&known).await.unwrap();
+    // Its position is the smallest, and it is committed when others are on their way.
+    let mut slow = world.database.get().await.unwrap();
+    let late = slow.transaction().await.unwrap();
+    Outbox::put(&late, new_event(1)).await.unwrap();
+    put(&world.database, 2).await;
+    put(&world.database, 3).await;
+    let none = VecDeque::new();
+    let first = Arc::new(world.ledger.turn(&[], &none, Some(0)).await.unwrap().unwrap());
+    late.commit().await.unwrap();
+    put(&world.database, 4).await;
+    let mut in_flight = VecDeque::from([Arc::clone(&first)]);
+    let second = Arc::new(world.ledger.turn(&[], &in_flight, Some(first.end())).await.unwrap().unwrap());
+    in_flight.push_back(Arc::clone(&second));
+    assert!(world.ledger.turn(&[], &in_flight, Some(second.end())).await.unwrap().is_none());
+
+    let stored = [first, second];
+    assert!(world.ledger.turn(&stored, &none, None).await.unwrap().is_none());
+    let sent: Vec<(i64, i64, Uuid)> = (1..)
+        .zip(stored.iter().flat_map(|batch| &batch.events))
+        .map(|(place, owed)| (place, owed.position, owed.id))
+        .collect();
+    assert_eq!(sent.iter().map(|(_, position, _)| position - sent[2].1).collect::<Vec<_>>(), [1, 2, 0, 3]);
+    let client = world.database.get().await.unwrap();
+    let rows = client.all("SELECT stream_sequence, position, id FROM outbox ORDER BY 1", &[]).await.unwrap();
+    assert_eq!(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect::<Vec<_>>(), sent);
+    let known = world.ledger.known().await.unwrap().unwrap();
+    assert_eq!((known.last_sequence, known.last_message), (4, Some(sent[3].2)));
+    assert!(client.all("SELECT FROM outbox_batches", &[]).await.unwrap().is_empty());
 }
 
 #[test]
