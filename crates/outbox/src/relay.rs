@@ -174,12 +174,12 @@ impl Relay {
         let (claimed, to_stage) = mpsc::channel(AHEAD + 1);
         let (staged, to_commit) = mpsc::channel(AHEAD + 1);
         let (stored, seen) = watch::channel(last_sequence);
-        // What the event server has answered is looked at first: it has nothing to do until then, and staging takes the task's time.
+        // The database is asked first: it works while this process stages.
         tokio::try_join!(
             biased;
-            self.commit_in_turn(stream, to_commit, stored),
             self.claim_ahead(ledger, stream, claimed, seen, stop),
             stage_in_turn(stream, to_stage, staged),
+            self.commit_in_turn(stream, to_commit, stored),
         )?;
         Ok(())
     }

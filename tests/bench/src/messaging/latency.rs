@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Goal, Servers, rate, raw,
+    Goal, Servers, median, rate, raw,
     relay::{Running, STREAM},
     report::Bound,
     writes,
@@ -27,7 +27,7 @@ const CONSUMER: &str = "items";
 /// Events by which the load that can be borne is found.
 const PROBE: u64 = 4000;
 /// How long half of it is borne.
-const SPAN: Duration = Duration::from_secs(15);
+const SPAN: Duration = Duration::from_secs(10);
 
 /// Changes something, as a handler does.
 struct Keeper;
@@ -39,7 +39,37 @@ impl Handler for Keeper {
     }
 }
 
-pub(super) async fn measure(servers: &Servers) -> Result<Goal> {
+pub(super) async fn measure(servers: &Servers, rounds: u32) -> Result<Goal> {
+    let mut measured = Vec::new();
+    for _ in 0..rounds.max(1) {
+        measured.push(round(servers).await?);
+    }
+    let middle = |figure: fn(&Round) -> f64| median(measured.iter().map(figure).collect());
+    let p99 = middle(|round| round.p99);
+    Ok(Goal {
+        what: "commit to handler done, at half load",
+        goal: "p99 < 50 ms",
+        figures: vec![
+            ("median", middle(|round| round.median), "ms"),
+            ("p99", p99, "ms"),
+            ("load", middle(|round| round.load), "msg/s"),
+            ("of", middle(|round| round.most), "msg/s"),
+        ],
+        result: p99,
+        bound: Bound::Below(50.0),
+    })
+}
+
+struct Round {
+    /// Of the delays, in milliseconds.
+    median: f64,
+    p99: f64,
+    /// Events a second: as many as there were, of so many that can be borne.
+    load: f64,
+    most: f64,
+}
+
+async fn round(servers: &Servers) -> Result<Round> {
     servers.clear().await?;
     let relay = Running::start(servers).await?;
     let events = Events::at(&servers.nats.url(), CONSUMER).await?;
@@ -60,19 +90,7 @@ pub(super) async fn measure(servers: &Servers) -> Result<Goal> {
     relay.stop().await?;
     let delays = delays(servers, before).await?;
     let at = |share: f64| delays.get((delays.len() as f64 * share) as usize).copied().unwrap_or(f64::MAX);
-    let load = rate(borne, SPAN);
-    Ok(Goal {
-        what: "commit to handler done, at half load",
-        goal: "p99 < 50 ms",
-        figures: vec![
-            ("median", at(0.5), "ms"),
-            ("p99", at(0.99), "ms"),
-            ("load", load, "msg/s"),
-            ("of", most, "msg/s"),
-        ],
-        result: at(0.99),
-        bound: Bound::Below(50.0),
-    })
+    Ok(Round { median: at(0.5), p99: at(0.99), load: rate(borne, SPAN), most })
 }
 
 async fn write_and_wake(servers: &Servers, relay: &Running, data: &serde_json::Value) -> Result<()> {

@@ -139,7 +139,7 @@ pub async fn run(rounds: u32, parts: &[Part], tell: impl Fn(&str)) -> Result<Rep
     }
     if wanted(Part::Latency) {
         tell("commit to handler done");
-        goals.push(latency::measure(&servers).await?);
+        goals.push(latency::measure(&servers, rounds).await?);
     }
     if wanted(Part::Backlog) {
         tell("a backlog of 100,000");

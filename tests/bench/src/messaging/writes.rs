@@ -8,16 +8,28 @@ use uuid::Uuid;
 
 use super::{Goal, Servers, median, raw, report::Bound};
 
-const WRITES: u64 = 4000;
+const WRITES: u64 = 8000;
 
 pub(super) async fn measure(servers: &Servers, rounds: u32) -> Result<Goal> {
     let (database, data) = (&servers.documents, raw::data());
     let (mut by_hand, mut ours) = (Vec::new(), Vec::new());
-    // The first round prepares statements and fills caches.
-    for round in 0..=rounds {
+    let raw = async || {
         servers.clear().await?;
-        let raw = raw::by_all_writers(WRITES, || raw::write(database, &data)).await?;
-        let our = raw::by_all_writers(WRITES, || write(database, &data)).await?;
+        raw::by_all_writers(WRITES, || raw::write(database, &data)).await
+    };
+    let our = async || {
+        servers.clear().await?;
+        raw::by_all_writers(WRITES, || write(database, &data)).await
+    };
+    // The first round prepares statements and fills caches. Who goes first changes: what was written before is still on its way to the disk.
+    for round in 0..=rounds {
+        let (raw, our) = if round % 2 == 0 {
+            let raw = raw().await?;
+            (raw, our().await?)
+        } else {
+            let our = our().await?;
+            (raw().await?, our)
+        };
         if round > 0 {
             by_hand.push(raw);
             ours.push(our);
