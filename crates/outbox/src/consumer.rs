@@ -30,9 +30,10 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use runtime::{retry::Backoff, trace::TraceContext};
 use tokio::{
     sync::{Semaphore, mpsc},
+    task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::Instrument as _;
 
 use crate::{
@@ -165,8 +166,9 @@ struct Attempt {
 /// How many messages of one consumer may be delivered and not acknowledged, in all instances together.
 const UNACKNOWLEDGED: u16 = 4096;
 
-/// What counts as the number of the delivery when an event is taken from where it is parked: it was delivered before.
-const PARKED: u32 = 2;
+/// What counts as the number of the first delivery of an event that was delivered before, and is taken from where it is parked or looked
+/// back at: it may have ended the process then.
+const AGAIN: u32 = 2;
 
 /// Longest delay before an event is tried again that failed because the database is away.
 const AWAY: Duration = Duration::from_secs(2);
@@ -213,10 +215,10 @@ impl<H: Handler> Consumer<H> {
     }
 
     /// Consumes until `stop`; then finishes what has begun and gives the rest back. Outlives every failure of the database and
-    /// of the event server, and waits for a stream that does not exist yet.
+    /// of the event server, and waits for a stream that does not exist yet. Dropped, it ends in the middle of everything.
     pub async fn run(self, stop: CancellationToken) {
         let work = CancellationToken::new();
-        let sweeper = tokio::spawn(Arc::clone(&self.0).sweep(work.clone()));
+        let sweeper = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self.0).sweep(work.clone())));
         self.0.receive(&stop).await;
         work.cancel();
         let _ = sweeper.await;
@@ -242,7 +244,7 @@ struct Line {
 
 impl<H: Handler> Inner<H> {
     async fn receive(self: &Arc<Self>, stop: &CancellationToken) {
-        let workers = TaskTracker::new();
+        let mut workers = JoinSet::new();
         let lanes = (0..self.options.workers.max(1))
             .map(|_| {
                 let (lane, deliveries) = mpsc::channel(self.options.in_flight);
@@ -250,12 +252,11 @@ impl<H: Handler> Inner<H> {
                 lane
             })
             .collect();
-        workers.close();
         let held = Held::new(self.options.ack_wait / 3);
         let line = Line { held, room: Arc::new(Semaphore::new(self.options.in_flight)), lanes };
         tokio::join!(self.subscribed(&line, stop), self.look_back(&line, stop));
         drop(line);
-        workers.wait().await;
+        while workers.join_next().await.is_some() {}
     }
 
     /// Pulls messages until `stop`, whatever fails.
@@ -290,24 +291,25 @@ impl<H: Handler> Inner<H> {
         };
         tracing::info!(consumer = self.inbox.consumer, "subscribed");
         while !stop.is_cancelled() {
-            self.pull(&consumer, Duration::from_secs(20), line, stop).await?;
+            self.pull(&consumer, 1, Duration::from_secs(20), line, stop).await?;
         }
         Ok(())
     }
 
-    /// Pulls one batch of messages, no more than there is room for.
+    /// Pulls one batch of messages, no more than there is room for. Their deliveries count from `first`.
     async fn pull(
         &self,
         consumer: &PullConsumer,
+        first: u32,
         patience: Duration,
         line: &Line,
         stop: &CancellationToken,
     ) -> Result<(), Interrupted> {
         let lost = self.events.lost();
         tokio::pin!(lost);
-        let first = Arc::clone(&line.room).acquire_owned().await.map_err(Interrupted::by)?;
+        let some = Arc::clone(&line.room).acquire_owned().await.map_err(Interrupted::by)?;
         let free = line.room.available_permits() + 1;
-        drop(first);
+        drop(some);
         // Without heartbeats: async-nats 0.51 sleeps on after one, past the message that follows it, until the batch
         // expires. That the server is gone is told by the connection.
         let batch = consumer.batch().max_messages(free).expires(patience);
@@ -318,7 +320,7 @@ impl<H: Handler> Inner<H> {
             () = stop.cancelled() => return give_back(batch).await,
         } {
             let permit = Arc::clone(&line.room).acquire_owned().await.map_err(Interrupted::by)?;
-            let delivery = line.held.take(message.map_err(Interrupted::by)?, permit).map_err(Interrupted::by)?;
+            let delivery = line.held.take(message.map_err(Interrupted::by)?, first, permit).map_err(Interrupted::by)?;
             let lane = delivery.event().map_or(0, |event| lane(event, line.lanes.len()));
             if let Some(lane) = line.lanes.get(lane) {
                 lane.send(delivery).await.map_err(Interrupted::by)?;
@@ -610,7 +612,7 @@ impl<H: Handler> Inner<H> {
     async fn apply_parked(&self, parked: &Parked) -> Option<(Event, Outcome)> {
         // It was an event when it was parked.
         let event = Event::from_json(parked.event.get().as_bytes()).ok()?;
-        let result = match self.attempt(&event, PARKED).await {
+        let result = match self.attempt(&event, AGAIN).await {
             Ok(attempt) => self.apply(&event, parked.stream_sequence, attempt, Origin::Parked).await,
             Err(later) => Err(later),
         };

@@ -32,12 +32,17 @@ impl Held {
         Self { registry, next_key: AtomicU64::new(0), heart }
     }
 
-    /// Begins to hold a message. `room` is given free with it.
-    pub(super) fn take(&self, message: Message, room: OwnedSemaphorePermit) -> Result<Delivery, async_nats::Error> {
+    /// Begins to hold a message, whose deliveries count from `first`. `room` is given free with it.
+    pub(super) fn take(
+        &self,
+        message: Message,
+        first: u32,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Delivery, async_nats::Error> {
         let info = message.info()?;
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let stream_sequence = i64::try_from(info.stream_sequence)?;
-        let number = u32::try_from(info.delivered).unwrap_or(u32::MAX);
+        let number = u32::try_from(info.delivered).unwrap_or(u32::MAX).saturating_add(first - 1);
         let event = Event::from_json(&message.payload);
         let message = Arc::new(message);
         locked(&self.registry).insert(key, Arc::clone(&message));

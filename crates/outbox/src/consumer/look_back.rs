@@ -14,7 +14,7 @@ use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Handler, Inner, Interrupted, Line, SweepError};
+use super::{AGAIN, Handler, Inner, Interrupted, Line, SweepError};
 use crate::inbox::Progress;
 
 /// How long the server keeps the consumer when nobody pulls from it any more.
@@ -94,7 +94,7 @@ impl<H: Handler> Inner<H> {
         let consumer = self.subscribe(config).await?;
         tracing::info!(consumer = self.inbox.consumer, from = floor + 1, until, "looking back");
         loop {
-            self.pull(&consumer, PATIENCE, line, stop).await?;
+            self.pull(&consumer, AGAIN, PATIENCE, line, stop).await?;
             if stop.is_cancelled() {
                 return Ok(false);
             }
