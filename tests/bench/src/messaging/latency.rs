@@ -28,6 +28,8 @@ const CONSUMER: &str = "items";
 const PROBE: u64 = 4000;
 /// How long half of it is borne.
 const SPAN: Duration = Duration::from_secs(10);
+/// How long it is borne before that counts.
+const SETTLES: Duration = Duration::from_secs(2);
 
 /// Changes something, as a handler does.
 struct Keeper;
@@ -82,8 +84,11 @@ async fn round(servers: &Servers) -> Result<Round> {
     raw::by_all_writers(PROBE, || write_and_wake(servers, &relay, &data)).await?;
     handled(servers, PROBE).await?;
     let most = rate(PROBE, began.elapsed());
+    // What was written at once is still on its way to the disk, and the load begins.
+    let settling = bear(servers, &relay, most / 2.0, SETTLES).await?;
+    handled(servers, PROBE + settling).await?;
     let before = commits(&servers.documents).await?.len();
-    let borne = bear(servers, &relay, most / 2.0).await?;
+    let borne = bear(servers, &relay, most / 2.0, SPAN).await?;
     handled(servers, (before as u64) + borne).await?;
     stop.cancel();
     consuming.await?;
@@ -99,12 +104,12 @@ async fn write_and_wake(servers: &Servers, relay: &Running, data: &serde_json::V
     Ok(())
 }
 
-/// Writes at this rate, whether or not what was written before is done; gives how much was written.
-async fn bear(servers: &Servers, relay: &Running, per_second: f64) -> Result<u64> {
+/// Writes at this rate for so long, whether or not what was written before is done; gives how much was written.
+async fn bear(servers: &Servers, relay: &Running, per_second: f64, span: Duration) -> Result<u64> {
     let mut ticks = interval(Duration::from_secs_f64(1.0 / per_second.max(1.0)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let (began, mut written, mut writing) = (Instant::now(), 0, JoinSet::new());
-    while began.elapsed() < SPAN {
+    while began.elapsed() < span {
         ticks.tick().await;
         let (database, outbox) = (servers.documents.clone(), relay.outbox.clone());
         writing.spawn(async move {
