@@ -1,6 +1,6 @@
 //! A database that is away, crashes, takes no writes, or has forgotten.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result};
 use berth::supervisor::leftovers::descendants;
@@ -34,7 +34,12 @@ pub(super) async fn crash(world: &World, dice: &mut ChaCha8Rng) -> Result<String
     let (_, unit) = either_side(dice);
     let _claims = world.claim(&[&unit]).await?;
     loop {
-        let victim = *descendants(world.pid(&unit)?).choose(dice).context("the database has no processes")?;
+        let backends = descendants(world.pid(&unit)?);
+        // It has just crashed, and begins to recover.
+        let Some(&victim) = backends.choose(dice) else {
+            sleep(Duration::from_millis(20)).await;
+            continue;
+        };
         match signal(Pid::from_raw(victim), Signal::SIGKILL) {
             // Its session has ended meanwhile.
             Err(Errno::ESRCH) => {}
