@@ -171,15 +171,15 @@ impl Relay {
         stop: &CancellationToken,
     ) -> Result<(), Interrupted> {
         // There are never more at once, so nobody waits for room.
-        let (claimed, to_stage) = mpsc::channel(AHEAD + 1);
-        let (staged, to_commit) = mpsc::channel(AHEAD + 1);
+        let (to_stage, claimed) = mpsc::channel(AHEAD + 1);
+        let (to_commit, staged) = mpsc::channel(AHEAD + 1);
         let (stored, seen) = watch::channel(last_sequence);
         // The database is asked first: it works while this process stages.
         tokio::try_join!(
             biased;
-            self.claim_ahead(ledger, stream, claimed, seen, stop),
-            stage_in_turn(stream, to_stage, staged),
-            self.commit_in_turn(stream, to_commit, stored),
+            self.claim_ahead(ledger, stream, to_stage, seen, stop),
+            stage_in_turn(stream, claimed, to_commit),
+            self.commit_in_turn(stream, staged, stored),
         )?;
         Ok(())
     }
