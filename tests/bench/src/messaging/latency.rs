@@ -85,15 +85,14 @@ async fn round(servers: &Servers) -> Result<Round> {
     handled(servers, PROBE).await?;
     let most = rate(PROBE, began.elapsed());
     // What was written at once is still on its way to the disk, and the load begins.
-    let settling = bear(servers, &relay, most / 2.0, SETTLES).await?;
-    handled(servers, PROBE + settling).await?;
-    let before = commits(&servers.documents).await?.len();
+    let before = PROBE + bear(servers, &relay, most / 2.0, SETTLES).await?;
+    handled(servers, before).await?;
     let borne = bear(servers, &relay, most / 2.0, SPAN).await?;
-    handled(servers, (before as u64) + borne).await?;
+    handled(servers, before + borne).await?;
     stop.cancel();
     consuming.await?;
     relay.stop().await?;
-    let delays = delays(servers, before).await?;
+    let delays = delays(servers, usize::try_from(before)?).await?;
     let at = |share: f64| delays.get((delays.len() as f64 * share) as usize).copied().unwrap_or(f64::MAX);
     Ok(Round { median: at(0.5), p99: at(0.99), load: rate(borne, SPAN), most })
 }
