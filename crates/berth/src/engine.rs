@@ -45,14 +45,17 @@ pub async fn operate(project: &Project, words: impl Iterator<Item = OsString>) -
         return Ok(());
     }
     let code = output.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-    Err(Failure::Told { words: said(&output.stderr) + "\n", code })
+    Err(Failure::Told { words: said(&output.stderr), code })
 }
 
 /// What a compose program complained of: where it is one of Python's and broke off, the error without the way that led to it.
 fn said(complaint: &[u8]) -> String {
-    let complaint = String::from_utf8_lossy(complaint).trim().to_owned();
-    let last = complaint.contains("Traceback (most recent call last)").then(|| complaint.lines().last()).flatten();
-    last.map(str::to_owned).unwrap_or(complaint)
+    let complaint = String::from_utf8_lossy(complaint);
+    let broke_off = complaint.contains("Traceback (most recent call last)");
+    match complaint.lines().last().filter(|_| broke_off) {
+        Some(error) => format!("{error}\n"),
+        None => complaint.into_owned(),
+    }
 }
 
 /// Without those that say of which mesh, and where it runs.
@@ -98,7 +101,7 @@ async fn shown(program: &[String], folder: &Path, what: &str) -> Result<String, 
     let output = output.map_err(|error| Failure::io(format!("cannot run {}", program.join(" ")), error))?;
     if !output.status.success() {
         return Err(Failure::mendable(
-            format!("the containers do not show the {what}: {}", said(&output.stderr)),
+            format!("the containers do not show the {what}: {}", said(&output.stderr).trim()),
             "start them: BERTH_DEMO_USERS=yes docker-compose up -d",
         ));
     }
@@ -110,4 +113,19 @@ fn command(line: &[String]) -> Command {
     let mut command = Command::new(words.next().map_or("docker", String::as_str));
     command.args(words).kill_on_drop(true);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::said;
+
+    #[test]
+    fn a_traceback_is_told_by_its_last_line_and_anything_else_as_it_is() {
+        let traceback =
+            "Traceback (most recent call last):\n  File \"a.py\", line 1, in <module>\nOSError: no engine\n";
+        assert_eq!(said(traceback.as_bytes()), "OSError: no engine\n");
+        for other in ["", "berth: no such saga\n  list them: berth sagas list\n"] {
+            assert_eq!(said(other.as_bytes()), other);
+        }
+    }
 }
